@@ -1,0 +1,30 @@
+"""What can be wrong with a request, as one tree.
+
+`Refused` is the root of every mistake that a user can make and mend, in all
+rooms of the house: its text says what was required, what came, where, and
+what to do next.  The command line prints it and leaves with exit code 2.
+"""
+
+
+class Refused(Exception):
+    """The request cannot be carried out as asked; nothing was written or lost."""
+
+
+class CacheMissingError(Refused, FileNotFoundError):
+    """There is no cache at this path."""
+
+
+class CacheUnfinishedError(Refused):
+    """The cache is not complete: its writer was interrupted."""
+
+
+class CacheExistsError(Refused, FileExistsError):
+    """The output path is taken."""
+
+
+class CacheMismatchError(Refused, ValueError):
+    """The cache is complete, but not the one that was asked for."""
+
+
+class CacheDamagedError(Refused):
+    """What is on disk is not what was written."""

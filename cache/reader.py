@@ -1,0 +1,102 @@
+"""Read a finished cache, and believe nothing that was not checked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache.digest import column_digest, file_digest, row_digests
+from cache.errors import CacheDamagedError, CacheMismatchError
+from cache.fingerprint import Settings, differences, fingerprint
+from cache.schema import SAMPLES, SPLITS, Kind, Manifest, read_manifest
+from cache.store import Array, store_reader
+
+
+class Cache:
+    """A finished cache, opened read-only.  Use as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises CacheMissingError, CacheUnfinishedError or CacheDamagedError."""
+        self.path = path
+        self.manifest: Manifest = read_manifest(path)
+        self._store = store_reader(self.manifest.store, path)
+        for name, column in self.manifest.columns.items():
+            found = self._store.describe(name)
+            if found != (column.dtype, column.shape):
+                raise CacheDamagedError(
+                    f"{path}: column {name} is {found[0]} {found[1]} on disk, "
+                    f"{column.dtype} {column.shape} in the manifest."
+                )
+
+    def __enter__(self) -> Cache:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._store.close()
+
+    def expect(self, kind: Kind, settings: Settings | None = None) -> None:
+        """Raise CacheMismatchError unless this is the cache that was asked for."""
+        if self.manifest.kind != kind:
+            other = "a crop cache" if self.manifest.kind == "crops" else "a latent cache"
+            raise CacheMismatchError(f"{self.path} is {other}, a cache of {kind} is needed.")
+        if settings is not None and fingerprint(settings) != self.manifest.fingerprint:
+            lines = "\n  ".join(differences(settings, self.manifest.settings))
+            raise CacheMismatchError(
+                f"{self.path} is not the cache that these settings ask for:\n  {lines}"
+            )
+
+    def side(self, column: str) -> Array:
+        """A whole side column, checked against the manifest."""
+        declared = self.manifest.columns[column]
+        values = self._store.read(column, 0, self.manifest.rows)
+        if column_digest(values) != declared.digest:
+            raise CacheDamagedError(f"{self.path}: column {column} does not have its digest.")
+        return values
+
+    def bulk(self, dtype: str | None = None) -> Array:
+        """All crops or latents, (N, ...), every row checked; `dtype` converts on the way.
+
+        Reads a shard at a time: memory is the result plus one shard.
+        """
+        manifest = self.manifest
+        declared = manifest.columns[manifest.bulk]
+        out = np.empty(declared.shape, dtype=dtype or declared.dtype)
+        for start in range(0, manifest.rows, manifest.shard_rows):
+            stop = min(start + manifest.shard_rows, manifest.rows)
+            out[start:stop] = self.bulk_rows(start, stop)
+        return out
+
+    def bulk_rows(self, start: int, stop: int) -> Array:
+        """Crops or latents start..stop-1 as stored, every row checked."""
+        rows = self._store.read(self.manifest.bulk, start, stop)
+        wrong = (row_digests(rows) != self._digests()[start:stop]).any(axis=1)
+        if wrong.any():
+            raise CacheDamagedError(
+                f"{self.path}: {self.manifest.bulk} row {start + int(wrong.argmax())} "
+                f"does not have its digest ({int(wrong.sum())} such rows in this shard)."
+            )
+        return rows
+
+    def _digests(self) -> Array:
+        if not hasattr(self, "_digest_column"):
+            self._digest_column = self.side("digest")
+        return self._digest_column
+
+    def samples(self) -> list[dict[str, Any]]:
+        """The sample table, one dict per row, checked against the manifest."""
+        path = self.path / SAMPLES
+        if not path.is_file() or file_digest(path) != self.manifest.samples_digest:
+            raise CacheDamagedError(f"{path} is missing or does not have its digest.")
+        rows: list[dict[str, Any]] = [json.loads(line) for line in path.read_text().splitlines()]
+        if len(rows) != self.manifest.rows:
+            raise CacheDamagedError(
+                f"{path} has {len(rows)} rows, the cache has {self.manifest.rows}."
+            )
+        return rows
+
+    def split_rows(self, split: str) -> Array:
+        """Positions of the rows of one split, int64."""
+        return np.flatnonzero(self.side("split") == SPLITS.index(split))

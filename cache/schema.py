@@ -1,0 +1,149 @@
+"""What a cache holds: columns, and the manifest that says so.
+
+    manifest.json    written last; its presence says "complete"
+    samples.jsonl    one line per row: id, label, subject, split, ...
+    provenance.json  when, where, with which versions: never compared
+    data.zarr/ | data.h5
+
+A cache has exactly one *bulk* column (crops or latents), sharded, and a few
+small *side* columns, one value or a few per row.  Column `digest` holds the
+blake3 of every bulk row, so that a damaged row can be named.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cache.digest import text_digest
+from cache.errors import CacheDamagedError, CacheMissingError, CacheUnfinishedError
+from cache.fingerprint import fingerprint
+
+SCHEMA = 1
+SHARD_ROWS = 256
+"""Rows in a unit of work: what an interruption can lose at most."""
+CHUNK_ROWS = 64
+
+MANIFEST = "manifest.json"
+SAMPLES = "samples.jsonl"
+PROVENANCE = "provenance.json"
+_MANIFEST_LIMIT = 64_000_000  # bytes; a larger one is not read
+
+Kind = Literal["crops", "latents"]
+SPLITS = ("train", "test")
+"""Column `split` holds the position in this tuple."""
+
+DTYPES = ("uint8", "int16", "int32", "int64", "float16", "float32")
+
+
+class Column(BaseModel):
+    """One array of a cache; `shape` includes the rows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dtype: Literal["uint8", "int16", "int32", "int64", "float16", "float32"]
+    shape: tuple[int, ...] = Field(min_length=1, max_length=5)
+    digest: str = Field(pattern=r"^blake3:[0-9a-f]{64}$")
+
+    @property
+    def bytes(self) -> int:
+        return int(np.prod(self.shape, dtype=object)) * np.dtype(self.dtype).itemsize
+
+
+class Manifest(BaseModel):
+    """All that a reader must know before it touches an array."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal["lgr-pipe cache"] = "lgr-pipe cache"
+    schema_version: Literal[1] = SCHEMA
+    kind: Kind
+    fingerprint: str
+    """Digest of `settings`."""
+    settings: dict[str, Any]
+    """Everything that decides the content."""
+    store: Literal["zarr", "hdf5"]
+    rows: int = Field(ge=1)
+    shard_rows: int = Field(ge=1)
+    bulk: str
+    """Name of the sharded column."""
+    columns: dict[str, Column] = Field(max_length=32)
+    content: str
+    """Digest over all columns' digests: equal for equal rows, whatever the store."""
+    samples_digest: str
+    classes: tuple[str, ...]
+    """Label k is `classes[k]`."""
+    info: dict[str, Any]
+    """In words and numbers for readers: data set, root, weights, counts, value range."""
+
+
+def content_digest(columns: dict[str, Column]) -> str:
+    lines = [f"{name} {c.dtype} {c.shape} {c.digest}" for name, c in sorted(columns.items())]
+    return text_digest("\n".join(lines))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a complete cache.
+
+    Raises:
+        CacheMissingError: no such folder.
+        CacheUnfinishedError: no manifest in it.
+        CacheDamagedError: a manifest that does not parse or contradicts itself.
+    """
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        work = scratch_folders(folder)
+        if work:
+            raise CacheUnfinishedError(
+                f"{folder} is not finished: its work so far is in {work[0]}. "
+                "Run the same crop or extract command again to finish it."
+            )
+        raise CacheMissingError(f"There is no cache at {folder}: no such folder.")
+    if not path.is_file():
+        raise CacheUnfinishedError(
+            f"{folder} holds no {MANIFEST}, so it is no finished cache. "
+            "Run the crop or extract command that makes it again."
+        )
+    if path.stat().st_size > _MANIFEST_LIMIT:
+        raise CacheDamagedError(f"{path} is larger than {_MANIFEST_LIMIT} bytes; not read.")
+    try:
+        manifest = Manifest.model_validate(json.loads(path.read_bytes()))
+    except (ValidationError, ValueError, RecursionError) as error:
+        first = str(error).splitlines()
+        raise CacheDamagedError(
+            f"{path} is not a manifest of schema {SCHEMA}: {' '.join(first[:3])}"
+        ) from None
+    _check_consistency(manifest, path)
+    return manifest
+
+
+def _check_consistency(manifest: Manifest, path: Path) -> None:
+    if fingerprint(manifest.settings) != manifest.fingerprint:
+        raise CacheDamagedError(f"{path}: the fingerprint does not belong to the settings in it.")
+    if content_digest(manifest.columns) != manifest.content:
+        raise CacheDamagedError(f"{path}: the content digest does not belong to its columns.")
+    needed = {manifest.bulk, "digest", "label", "subject", "split"}
+    if not needed <= manifest.columns.keys():
+        missing = ", ".join(sorted(needed - manifest.columns.keys()))
+        raise CacheDamagedError(f"{path}: column {missing} is not listed.")
+    for name, column in manifest.columns.items():
+        if not name.isidentifier():
+            raise CacheDamagedError(f"{path}: {name!r} is no name for a column.")
+        if column.shape[0] != manifest.rows or min(column.shape) < 1:
+            raise CacheDamagedError(
+                f"{path}: column {name} has shape {column.shape}, the cache {manifest.rows} rows."
+            )
+
+
+def scratch_folder(out: Path, key: str) -> Path:
+    """Where `out` is made: next to it, on the same file system, named by fingerprint."""
+    return out.parent / f".{out.name}.work-{key}"
+
+
+def scratch_folders(out: Path) -> list[Path]:
+    """All work in progress for `out`, whatever its fingerprint."""
+    return sorted(out.parent.glob(f".{out.name}.work-*")) if out.parent.is_dir() else []

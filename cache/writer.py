@@ -1,0 +1,214 @@
+"""Make a cache: shard by shard in a scratch folder, published by one rename.
+
+    .NAME.work-<fingerprint>/     next to NAME, same file system
+        plan.json                 what is being made
+        records/00000.json        one per finished shard, written after its data
+        data.zarr | parts/
+    -> NAME/
+
+An interruption loses at most the shard in work.  The same command goes on
+where it stopped: a shard counts as done when its record is there and its data
+has the digests that the record says.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache.digest import column_digest, file_digest, row_digests
+from cache.errors import CacheExistsError
+from cache.files import remove_tree, sync, sync_tree, write_json, write_json_lines
+from cache.fingerprint import Settings, canonical_json, differences, fingerprint, short
+from cache.schema import (
+    MANIFEST,
+    PROVENANCE,
+    SAMPLES,
+    SCHEMA,
+    Column,
+    Kind,
+    Manifest,
+    content_digest,
+    read_manifest,
+    scratch_folder,
+)
+from cache.store import Array, Bulk, store_writer
+
+
+class CacheWriter:
+    """Work in progress on the cache `out`."""
+
+    def __init__(
+        self, out: Path, kind: Kind, settings: Settings, store: str, bulk: Bulk, *, overwrite: bool
+    ) -> None:
+        """Start, or go on where an interrupted run stopped.
+
+        Raises:
+            CacheExistsError: `out` is taken and `overwrite` is not set.
+        """
+        self.out, self._kind, self._settings = out, kind, settings
+        self._store_name, self.bulk, self._overwrite = store, bulk, overwrite
+        refuse_taken(out, overwrite=overwrite)
+        self.fingerprint = fingerprint(settings)
+        self.scratch = scratch_folder(out, short(self.fingerprint))
+        self._records = self.scratch / "records"
+        self._store = store_writer(store, self.scratch, bulk)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        plan = {
+            "schema": SCHEMA,
+            "fingerprint": self.fingerprint,
+            "store": self._store_name,
+            "dtype": self.bulk.dtype,
+            "shape": list(self.bulk.shape),
+            "shard_rows": self.bulk.shard_rows,
+        }
+        path = self.scratch / "plan.json"
+        try:
+            same = canonical_json(json.loads(path.read_text())) == canonical_json(plan)
+        except (OSError, ValueError):
+            same = False
+        if not same:  # nothing yet, or the remains of another version: start clean
+            if self.scratch.exists():
+                shutil.rmtree(self.scratch)
+            self._records.mkdir(parents=True)
+            self._store.create()
+            write_json(path, plan)
+
+    def todo(self) -> list[int]:
+        """Shards still to be made, in order."""
+        return [shard for shard in range(self.bulk.shards) if not self._done(shard)]
+
+    def _done(self, shard: int) -> bool:
+        try:
+            expected = self._record(shard)["digests"]
+            rows = self._store.read_shard(shard)
+            return [digest.tobytes().hex() for digest in row_digests(rows)] == expected
+        except Exception:  # whatever is wrong with a shard, the cure is to make it again
+            return False
+
+    def _record(self, shard: int) -> dict[str, Any]:
+        record: dict[str, Any] = json.loads((self._records / f"{shard:05d}.json").read_text())
+        return record
+
+    def write(self, shard: int, rows: Array, note: dict[str, Any]) -> None:
+        """Put a whole shard on the disk, then its record.
+
+        `rows` has the bulk column's dtype and shape; `note` is JSON that the
+        caller wants back from `notes()` when all shards are done.
+        """
+        expected = (len(self.bulk.rows_of(shard)), *self.bulk.shape[1:])
+        if rows.shape != expected or rows.dtype != np.dtype(self.bulk.dtype):
+            raise ValueError(
+                f"shard {shard} must be {self.bulk.dtype} {expected}, got {rows.dtype} {rows.shape}"
+            )
+        self._store.write_shard(shard, rows)
+        digests = [digest.tobytes().hex() for digest in row_digests(rows)]
+        write_json(self._records / f"{shard:05d}.json", {"digests": digests, "note": note})
+
+    def notes(self) -> list[dict[str, Any]]:
+        """The notes of all shards, in order."""
+        return [self._record(shard)["note"] for shard in range(self.bulk.shards)]
+
+    def discard(self) -> None:
+        """Throw the work in progress away."""
+        shutil.rmtree(self.scratch)
+
+    def publish(
+        self,
+        side: dict[str, Array],
+        samples: Iterable[dict[str, Any]],
+        classes: tuple[str, ...],
+        info: dict[str, Any],
+        provenance: dict[str, Any],
+    ) -> Manifest:
+        """Add the side columns and the manifest, then rename the scratch folder to `out`."""
+        records = [self._record(shard) for shard in range(self.bulk.shards)]
+        digests = b"".join(bytes.fromhex(d) for record in records for d in record["digests"])
+        side = {**side, "digest": np.frombuffer(digests, dtype=np.uint8).reshape(-1, 32)}
+        columns = {
+            name: Column(dtype=v.dtype.name, shape=v.shape, digest=column_digest(v))
+            for name, v in side.items()
+        }
+        columns[self.bulk.name] = Column(
+            dtype=self.bulk.dtype, shape=self.bulk.shape, digest=columns["digest"].digest
+        )
+        about = {"fingerprint": self.fingerprint, "settings": self._settings, "classes": classes}
+        self._store.finish(side, {"lgr_pipe": json.dumps(about)})
+        write_json_lines(self.scratch / SAMPLES, samples)
+        write_json(self.scratch / PROVENANCE, provenance)
+        manifest = Manifest(
+            kind=self._kind,
+            fingerprint=self.fingerprint,
+            settings=self._settings,
+            store=self._store_name,
+            rows=self.bulk.shape[0],
+            shard_rows=self.bulk.shard_rows,
+            bulk=self.bulk.name,
+            columns=dict(sorted(columns.items())),
+            content=content_digest(columns),
+            samples_digest=file_digest(self.scratch / SAMPLES),
+            classes=classes,
+            info=info,
+        )
+        self._release(manifest)
+        return manifest
+
+    def _release(self, manifest: Manifest) -> None:
+        """The manifest ends the work; records and plan are folded into it and go."""
+        shutil.rmtree(self._records)
+        for leftover in ("plan.json", "state.npy"):
+            (self.scratch / leftover).unlink(missing_ok=True)
+        write_json(self.scratch / MANIFEST, manifest.model_dump(mode="json"))
+        sync_tree(self.scratch)
+        refuse_taken(self.out, overwrite=self._overwrite)
+        if self.out.exists():
+            remove_tree(self.out)
+        os.rename(self.scratch, self.out)  # noqa: PTH104 -- Path.rename would hide that it is the commit
+        sync(self.out.parent)
+
+
+def refuse_taken(out: Path, *, overwrite: bool) -> None:
+    """Raise CacheExistsError if publishing to `out` would destroy something.
+
+    An empty folder is free.  `overwrite` allows a finished cache to be
+    replaced, and nothing else: no option deletes a folder of other things.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    is_cache = out.is_dir() and (out / MANIFEST).is_file()
+    if overwrite and is_cache:
+        return
+    advice = "add --overwrite to replace it, or choose another --out" if is_cache else "choose another --out"
+    raise CacheExistsError(f"{out} exists already: {advice}.")
+
+
+def existing_match(out: Path, settings: Settings, *, overwrite: bool) -> Manifest | None:
+    """The manifest of `out` if it is finished and exactly what `settings` ask for.
+
+    None if nothing is there yet.
+
+    Raises:
+        CacheExistsError: `out` is taken by something else (and not to be
+            overwritten); the text names the fields that differ.
+    """
+    if not (out / MANIFEST).is_file():
+        refuse_taken(out, overwrite=overwrite)
+        return None
+    found = read_manifest(out)
+    if found.fingerprint == fingerprint(settings):
+        return found
+    if overwrite:
+        return None
+    lines = "\n  ".join(differences(settings, found.settings))
+    raise CacheExistsError(
+        f"{out} exists already and is another cache. What differs:\n  {lines}\n"
+        "Add --overwrite to replace it, or choose another --out."
+    )

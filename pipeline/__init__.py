@@ -1,0 +1,1 @@
+"""WHEN: command line, settings, wiring.  No maths."""

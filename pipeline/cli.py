@@ -1,0 +1,286 @@
+"""The command line.  Bodies are a few lines; heavy imports happen inside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+
+from pipeline.console import Guarded
+from pipeline.params import (
+    CropParams,
+    DatasetParams,
+    DrawParams,
+    ExtractParams,
+    Params,
+    TrainParams,
+    resolve,
+)
+
+app = typer.Typer(
+    cls=Guarded,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=(
+        "Replay-based continual learning of facial expressions from cached features.\n\n"
+        "Stage one (draw, crop, extract) runs once: images -> face crops -> latents of a frozen "
+        "backbone. Stage two (train, report) runs many times on the cached latents.\n\n"
+        "Try it: lgr-pipe draw --out data/drawn, then lgr-pipe extract --dataset drawn "
+        "--root data/drawn --weights random --out data/latents, then lgr-pipe train "
+        "--strategy lgr+d --cache data/latents --out runs/lgr+d, then lgr-pipe report runs."
+    ),
+)
+
+
+def _setting(section: type[BaseModel], field: str, *names: str) -> Any:
+    """An option for a field of the settings: help and default come from the model."""
+    info = section.model_fields[field]
+    shown = "" if info.default is None else str(info.default).lower().replace("none", "none")
+    return typer.Option(*names, help=info.description, show_default=shown or False)
+
+
+ParamsFile = Annotated[
+    Path | None,
+    typer.Option("--params", help="Settings file; options given here override it"),
+]
+Dataset = Annotated[str | None, _setting(DatasetParams, "name", "--dataset")]
+RootFolder = Annotated[Path | None, _setting(DatasetParams, "root", "--root")]
+Margin = Annotated[float | None, _setting(CropParams, "margin", "--margin")]
+Size = Annotated[int | None, _setting(CropParams, "size", "--size")]
+Upsample = Annotated[int | None, _setting(CropParams, "upsample", "--upsample")]
+Store = Annotated[str | None, _setting(Params, "store", "--store")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes that find faces", show_default="one a core"),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU where there is one")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what an earlier run wrote to --out")
+]
+
+
+@app.command()
+def draw(
+    out: Annotated[Path, typer.Option(help="Folder to make")],
+    per_class: Annotated[int | None, _setting(DrawParams, "per_class", "--per-class")] = None,
+    seed: Annotated[int | None, _setting(DrawParams, "seed", "--seed")] = None,
+    params: ParamsFile = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw the embedded data set: faces with eight expressions, train and test people apart."""
+    from pipeline.console import progress, say
+    from stages.draw.dataset import draw as draw_faces
+    from stages.draw.expressions import EXPRESSIONS
+
+    settings = resolve(params, {"draw": {"per_class": per_class, "seed": seed}}).draw
+    total = settings.per_class * len(EXPRESSIONS)
+    with progress("draw", total, "faces") as tick:
+        made = draw_faces(out, settings.per_class, settings.seed, overwrite=overwrite, tick=tick)
+    say(f"{made} faces drawn into {out}." if made else f"{out} is drawn already: nothing to do.")
+
+
+@app.command()
+def crop(
+    out: Annotated[Path, typer.Option(help="Crop cache to make")],
+    dataset: Dataset = None,
+    root: RootFolder = None,
+    margin: Margin = None,
+    size: Size = None,
+    upsample: Upsample = None,
+    store: Store = None,
+    workers: Workers = None,
+    params: ParamsFile = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Find the faces (dlib) and cut them out: images -> crop cache.
+
+    A folder of images has one sub-folder for each class (below train/ and test/, if you have a
+    split), or a labels.csv with the columns image, expression, subject.
+    Interrupted? The same command goes on where it stopped.
+    """
+    from pipeline import stage_one
+
+    settings = resolve(
+        params,
+        {
+            "dataset": {"name": dataset, "root": root},
+            "crop": {"margin": margin, "size": size, "upsample": upsample},
+            "store": store,
+        },
+    )
+    stage_one.crop(settings, out, workers=workers or stage_one.cores(), overwrite=overwrite)
+
+
+@app.command()
+def extract(
+    out: Annotated[Path, typer.Option(help="Latent cache to make")],
+    backbone: Annotated[str | None, _setting(ExtractParams, "backbone", "--backbone")] = None,
+    weights: Annotated[str | None, _setting(ExtractParams, "weights", "--weights")] = None,
+    weights_seed: Annotated[
+        int | None, _setting(ExtractParams, "weights_seed", "--weights-seed")
+    ] = None,
+    activation: Annotated[str | None, _setting(ExtractParams, "activation", "--activation")] = None,
+    normalize: Annotated[str | None, _setting(ExtractParams, "normalize", "--normalize")] = None,
+    dtype: Annotated[str | None, _setting(ExtractParams, "dtype", "--dtype")] = None,
+    crops: Annotated[
+        Path | None,
+        typer.Option(help="Crop cache; made first if missing", show_default="crops, beside --out"),
+    ] = None,
+    dataset: Dataset = None,
+    root: RootFolder = None,
+    margin: Margin = None,
+    size: Size = None,
+    upsample: Upsample = None,
+    store: Store = None,
+    workers: Workers = None,
+    device: Device = "auto",
+    params: ParamsFile = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Run a frozen backbone once over the crops: crop cache -> latent cache.
+
+    Crops that are missing are made first (that needs --root).
+    Interrupted? The same command goes on where it stopped.
+    """
+    from pipeline import device as devices
+    from pipeline import stage_one
+
+    settings = resolve(
+        params,
+        {
+            "dataset": {"name": dataset, "root": root},
+            "crop": {"margin": margin, "size": size, "upsample": upsample},
+            "extract": {
+                "backbone": backbone,
+                "weights": weights,
+                "weights_seed": weights_seed,
+                "activation": activation,
+                "normalize": normalize,
+                "dtype": dtype,
+            },
+            "store": store,
+        },
+    )
+    stage_one.extract(
+        settings,
+        crops or out.parent / "crops",
+        out,
+        workers=workers or stage_one.cores(),
+        device=devices.choose(device),
+        overwrite=overwrite,
+    )
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def train(
+    context: typer.Context,
+    strategy: Annotated[str, typer.Option(help="Strategy; lgr-pipe strategies lists them")],
+    cache: Annotated[Path, typer.Option(help="Latent cache, from lgr-pipe extract")],
+    out: Annotated[Path, typer.Option(help="Folder for metrics.json and run.json")],
+    scenario: Annotated[str | None, _setting(TrainParams, "scenario", "--scenario")] = None,
+    tasks: Annotated[int | None, _setting(TrainParams, "tasks", "--tasks")] = None,
+    uneven: Annotated[bool | None, _setting(TrainParams, "uneven", "--uneven")] = None,
+    iters: Annotated[int | None, _setting(TrainParams, "iters", "--iters")] = None,
+    batch_size: Annotated[int | None, _setting(TrainParams, "batch_size", "--batch-size")] = None,
+    lr: Annotated[float | None, _setting(TrainParams, "lr", "--lr")] = None,
+    seeds: Annotated[str | None, _setting(TrainParams, "seeds", "--seeds")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Refuse a cache of another backbone")
+    ] = None,
+    device: Device = "auto",
+    params: ParamsFile = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Learn the tasks one after the other from cached latents, once for each seed.
+
+    A strategy's own options are given like the others, for example --strategy lr
+    --buffer-size 500; lgr-pipe strategies lists them.
+    """
+    from pipeline import device as devices
+    from pipeline import stage_two
+
+    settings = resolve(
+        params,
+        {
+            "train": {
+                "scenario": scenario,
+                "tasks": tasks,
+                "uneven": uneven or None,
+                "iters": iters,
+                "batch_size": batch_size,
+                "lr": lr,
+                "seeds": seeds,
+            }
+        },
+    )
+    stage_two.train(
+        settings,
+        strategy,
+        cache,
+        out,
+        backbone=backbone,
+        given=_extra_options(context.args),
+        device=devices.choose(device),
+        overwrite=overwrite,
+    )
+
+
+def _extra_options(words: list[str]) -> dict[str, str]:
+    """`--name value` or `--name=value`, as left over by the command's own options."""
+    given: dict[str, str] = {}
+    rest = iter(words)
+    for word in rest:
+        name, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not name:
+            raise typer.BadParameter(f"unexpected argument {word!r}")
+        following = value if equals else next(rest, None)
+        if following is None:
+            raise typer.BadParameter(f"option --{name} needs a value (or does not exist)")
+        given[name] = following
+    return given
+
+
+@app.command()
+def strategies() -> None:
+    """List the strategies, with a line on each and its own options."""
+    from stages import strategies as room
+
+    for name in room.names():
+        module = room.module(name)
+        typer.echo(f"{name:8} {(module.__doc__ or '').splitlines()[0]}")
+        defaults = module.Options()
+        for field in module.Options.__dataclass_fields__:
+            typer.echo(f"{'':10}--{field.replace('_', '-')} (default {getattr(defaults, field)})")
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Folders with runs of one study", show_default="runs"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for table.md and table.csv")
+    ] = None,
+) -> None:
+    """Print the result table of a study: strategies in rows, mean and spread over seeds."""
+    from cache.files import write_text
+    from stages.report.runs import find_runs
+    from stages.report.table import csv_text, markdown
+
+    found = find_runs(runs or [Path("runs")])
+    text = markdown(found)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out / "table.md", text)
+        write_text(out / "table.csv", csv_text(found))
+    typer.echo(text)
+
+
+def main() -> None:
+    app()

@@ -1,0 +1,118 @@
+"""What a person sees: progress bars, summaries, and mistakes in one sentence."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+from typer.core import TyperGroup
+
+from cache.errors import Refused
+
+_err = Console(stderr=True, highlight=False)
+
+
+class _Rate(ProgressColumn):
+    """Units per second; what was already there at the start does not count."""
+
+    def render(self, task: Task) -> Text:
+        done = task.completed - task.fields["before"]
+        if not task.elapsed or done <= 0:
+            return Text("")
+        return Text(f"{done / task.elapsed:.1f} {task.fields['unit']}/s")
+
+
+@contextmanager
+def progress(title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, nothing elsewhere; yields `tick(n)`.
+
+    A first tick before any work was done (rows that an earlier run left) moves
+    the bar without counting for the rate.
+    """
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+        console=_err,
+        disable=not _err.is_terminal,
+    )
+    with bar:
+        task = bar.add_task(title, total=total, unit=unit, before=0)
+        first = True
+
+        def tick(count: int) -> None:
+            nonlocal first
+            if first and count != 1:
+                bar.update(task, before=count)
+            first = False
+            bar.advance(task, count)
+
+        yield tick
+
+
+def say(text: str) -> None:
+    """A line for people, on stderr: stdout is for results."""
+    _err.print(text, markup=False, soft_wrap=True)
+
+
+def summary(title: str, rows: dict[str, object]) -> None:
+    """A title and aligned `name  value` lines."""
+    width = max(len(name) for name in rows)
+    say(title)
+    for name, value in rows.items():
+        say(f"  {name.ljust(width)}  {value}")
+
+
+def bytes_text(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count} bytes"
+
+
+class Guarded(TyperGroup):
+    """All commands: a mistake of the user is one sentence and exit code 2, never a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Refused as error:
+            say(f"Error: {error}")
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            say("Interrupted. What was finished is kept; the same command goes on from there.")
+            raise typer.Exit(130) from None
+        except BrokenProcessPool:
+            say(
+                "Error: a worker process was killed, perhaps for lack of memory. What was finished "
+                "is kept; run the same command again, with fewer --workers."
+            )
+            raise typer.Exit(1) from None
+        except OSError as error:
+            if error.errno is None:
+                raise
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            place = f"{error.filename}: " if error.filename else ""
+            hint = " What was finished is kept; make room and run it again." if full else ""
+            say(f"Error: {place}{error.strerror}.{hint}")
+            raise typer.Exit(1) from None
+
+
+def command_line() -> str:
+    """The command as it was typed, without the folder of the program."""
+    return " ".join(["lgr-pipe", *sys.argv[1:]])

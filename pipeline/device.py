@@ -1,0 +1,26 @@
+"""Which processor the networks run on."""
+
+from __future__ import annotations
+
+import torch
+
+from cache.errors import Refused
+
+
+def choose(wanted: str) -> str:
+    """auto: cuda where there is one, else cpu.
+
+    Raises:
+        Refused: no such device here.
+    """
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda"):
+        if not torch.cuda.is_available():
+            raise Refused("--device cuda: this machine has no usable GPU. Use --device cpu or auto.")
+        # Latents must not depend on the card: full float32, no TF32.
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+    elif wanted != "cpu":
+        raise Refused(f"--device must be auto, cpu or cuda, got {wanted!r}.")
+    return wanted

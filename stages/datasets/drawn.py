@@ -1,0 +1,24 @@
+"""The embedded data set: faces drawn by `lgr-pipe draw`, eight expressions.
+
+The classes stand in the order in which the LGR paper lists them (section
+IV-B), so that four tasks are anger-happiness, sadness-surprise, disgust-fear
+and contempt-neutral.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cache.errors import Refused
+from stages.datasets import folder
+from stages.datasets.sample import Dataset
+from stages.draw.expressions import EXPRESSIONS
+
+LAYOUT = "as lgr-pipe draw writes it: labels.csv and images/"
+
+
+def read(root: Path) -> Dataset:
+    """Raises Refused: nothing was drawn into `root`."""
+    if not (root / "labels.csv").is_file():
+        raise Refused(f"There is no labels.csv in {root}. Make it: lgr-pipe draw --out {root}")
+    return folder.read_as("drawn", root, EXPRESSIONS)

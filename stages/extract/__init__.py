@@ -1,0 +1,1 @@
+"""Stage one: image -> face crop -> frozen root -> latent, once per data set and root."""

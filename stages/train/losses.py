@@ -1,0 +1,66 @@
+"""The losses of LGR (section 4.2 of the paper's code, corrected where said)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from stages.train.networks import VAE
+
+
+def head_mask(heads: Sequence[range], classes: int, device: torch.device) -> Tensor:
+    """bool (len(heads), classes): which outputs belong to which head."""
+    mask = torch.zeros(len(heads), classes, dtype=torch.bool, device=device)
+    for k, head in enumerate(heads):
+        mask[k, head.start : head.stop] = True
+    return mask
+
+
+def masked_cross_entropy(logits: Tensor, targets: Tensor, allowed: Tensor) -> Tensor:
+    """Cross entropy in which each row may answer only its `allowed` outputs; mean, scalar.
+
+    logits (B, C), targets int64 (B,), allowed bool (B, C) or (C,).
+    """
+    return functional.cross_entropy(logits.masked_fill(~allowed, -torch.inf), targets)
+
+
+def hard_replay(new: Tensor, old: Tensor, old_head: range, new_head: range) -> Tensor:
+    """Cross entropy of the new top against the old top's answer; mean, scalar.
+
+    The answer is the largest of `old[:, old_head]`; the student chooses among
+    `new_head`, which contains `old_head` (equal to it task-incrementally).
+    """
+    answer = old[:, old_head.start : old_head.stop].argmax(1) + old_head.start - new_head.start
+    return functional.cross_entropy(new[:, new_head.start : new_head.stop], answer)
+
+
+def soft_replay(
+    new: Tensor, old: Tensor, old_head: range, new_head: range, temperature: float
+) -> Tensor:
+    """Distillation: tau^2 * cross entropy of softened answers; mean, scalar.
+
+    Hinton et al. 2015; tau = 2 in the LGR code.  Outputs in `new_head` that the
+    old top did not know have target 0 (the padding of van de Ven's code).
+    """
+    target = torch.softmax(old[:, old_head.start : old_head.stop] / temperature, 1)
+    log_q = torch.log_softmax(new[:, new_head.start : new_head.stop] / temperature, 1)
+    log_q = log_q[:, old_head.start - new_head.start : old_head.stop - new_head.start]
+    return -(target * log_q).sum(1).mean() * temperature**2
+
+
+def vae_losses(vae: VAE, x: Tensor, generator: torch.Generator) -> Tensor:
+    """Negative ELBO divided by D of each row, (B,).
+
+    mean over d of BCE(x_d', x_d)  +  1/D * 1/2 * sum_j (mu_j^2 + e^lv_j - 1 - lv_j)
+    x float (B, D) in [0, 1].  Kingma & Welling 2014; the division by D is the
+    LGR code's.
+    """
+    mean, log_variance = vae.encode(x)
+    noise = torch.empty_like(mean).normal_(generator=generator)
+    logits = vae.decode_logits(mean + noise * torch.exp(0.5 * log_variance))
+    reconstruction = functional.binary_cross_entropy_with_logits(logits, x, reduction="none")
+    divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+    return reconstruction.mean(1) + divergence / x.shape[1]
