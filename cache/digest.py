@@ -15,13 +15,18 @@ def row_digests(rows: NDArray[np.generic]) -> NDArray[np.uint8]:
     """blake3 of each row's bytes (little-endian, C order): uint8 (N, 32)."""
     out = np.empty((len(rows), DIGEST_BYTES), dtype=np.uint8)
     for index, row in enumerate(_bytes(rows).reshape(len(rows), -1)):
-        out[index] = np.frombuffer(blake3(row).digest(), dtype=np.uint8)
+        out[index] = np.frombuffer(blake3(row.data).digest(), dtype=np.uint8)
     return out
+
+
+def hex_digests(rows: NDArray[np.generic]) -> list[str]:
+    """`row_digests` as hexadecimal text."""
+    return [digest.tobytes().hex() for digest in row_digests(rows)]
 
 
 def column_digest(column: NDArray[np.generic]) -> str:
     """`blake3:` and the digest of a whole column's bytes."""
-    return f"blake3:{blake3(_bytes(column)).hexdigest()}"
+    return f"blake3:{blake3(_bytes(column).data).hexdigest()}"
 
 
 def _bytes(values: NDArray[np.generic]) -> NDArray[np.uint8]:

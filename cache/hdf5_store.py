@@ -83,7 +83,9 @@ class Hdf5Reader:
         except (KeyError, OSError, RuntimeError) as error:
             raise CacheDamagedError(f"{self._path}, column {column}: {error}") from error
         if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external:
-            raise CacheDamagedError(f"{self._path}: {column} is no array inside the file; not read.")
+            raise CacheDamagedError(
+                f"{self._path}: {column} is no array inside the file; not read."
+            )
         return data
 
     def describe(self, column: str) -> tuple[str, tuple[int, ...]]:

@@ -8,7 +8,17 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-_PACKAGES = ("lgr-pipe", "numpy", "pillow", "dlib-bin", "dlib", "torch", "torchvision", "zarr", "h5py")
+_PACKAGES = (
+    "lgr-pipe",
+    "numpy",
+    "pillow",
+    "dlib-bin",
+    "dlib",
+    "torch",
+    "torchvision",
+    "zarr",
+    "h5py",
+)
 
 
 def versions() -> dict[str, str]:

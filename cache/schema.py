@@ -37,8 +37,6 @@ Kind = Literal["crops", "latents"]
 SPLITS = ("train", "test")
 """Column `split` holds the position in this tuple."""
 
-DTYPES = ("uint8", "int16", "int32", "int64", "float16", "float32")
-
 
 class Column(BaseModel):
     """One array of a cache; `shape` includes the rows."""
@@ -50,8 +48,14 @@ class Column(BaseModel):
     digest: str = Field(pattern=r"^blake3:[0-9a-f]{64}$")
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
+        """Bytes in memory."""
         return int(np.prod(self.shape, dtype=object)) * np.dtype(self.dtype).itemsize
+
+
+def column(dtype: str, shape: tuple[int, ...], digest: str) -> Column:
+    """Raises pydantic.ValidationError: a dtype that no cache holds."""
+    return Column.model_validate({"dtype": dtype, "shape": shape, "digest": digest})
 
 
 class Manifest(BaseModel):
@@ -60,7 +64,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal["lgr-pipe cache"] = "lgr-pipe cache"
-    schema_version: Literal[1] = SCHEMA
+    schema_version: Literal[1] = 1
     kind: Kind
     fingerprint: str
     """Digest of `settings`."""

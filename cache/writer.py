@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from cache.digest import column_digest, file_digest, row_digests
+from cache.digest import column_digest, file_digest, hex_digests
 from cache.errors import CacheExistsError
 from cache.files import remove_tree, sync, sync_tree, write_json, write_json_lines
 from cache.fingerprint import Settings, canonical_json, differences, fingerprint, short
@@ -31,9 +31,9 @@ from cache.schema import (
     PROVENANCE,
     SAMPLES,
     SCHEMA,
-    Column,
     Kind,
     Manifest,
+    column,
     content_digest,
     read_manifest,
     scratch_folder,
@@ -88,9 +88,9 @@ class CacheWriter:
 
     def _done(self, shard: int) -> bool:
         try:
-            expected = self._record(shard)["digests"]
+            expected: list[str] = self._record(shard)["digests"]
             rows = self._store.read_shard(shard)
-            return [digest.tobytes().hex() for digest in row_digests(rows)] == expected
+            return hex_digests(rows) == expected
         except Exception:  # whatever is wrong with a shard, the cure is to make it again
             return False
 
@@ -110,8 +110,8 @@ class CacheWriter:
                 f"shard {shard} must be {self.bulk.dtype} {expected}, got {rows.dtype} {rows.shape}"
             )
         self._store.write_shard(shard, rows)
-        digests = [digest.tobytes().hex() for digest in row_digests(rows)]
-        write_json(self._records / f"{shard:05d}.json", {"digests": digests, "note": note})
+        record = {"digests": hex_digests(rows), "note": note}
+        write_json(self._records / f"{shard:05d}.json", record)
 
     def notes(self) -> list[dict[str, Any]]:
         """The notes of all shards, in order."""
@@ -134,29 +134,28 @@ class CacheWriter:
         digests = b"".join(bytes.fromhex(d) for record in records for d in record["digests"])
         side = {**side, "digest": np.frombuffer(digests, dtype=np.uint8).reshape(-1, 32)}
         columns = {
-            name: Column(dtype=v.dtype.name, shape=v.shape, digest=column_digest(v))
-            for name, v in side.items()
+            name: column(v.dtype.name, v.shape, column_digest(v)) for name, v in side.items()
         }
-        columns[self.bulk.name] = Column(
-            dtype=self.bulk.dtype, shape=self.bulk.shape, digest=columns["digest"].digest
-        )
+        columns[self.bulk.name] = column(self.bulk.dtype, self.bulk.shape, columns["digest"].digest)
         about = {"fingerprint": self.fingerprint, "settings": self._settings, "classes": classes}
         self._store.finish(side, {"lgr_pipe": json.dumps(about)})
         write_json_lines(self.scratch / SAMPLES, samples)
         write_json(self.scratch / PROVENANCE, provenance)
-        manifest = Manifest(
-            kind=self._kind,
-            fingerprint=self.fingerprint,
-            settings=self._settings,
-            store=self._store_name,
-            rows=self.bulk.shape[0],
-            shard_rows=self.bulk.shard_rows,
-            bulk=self.bulk.name,
-            columns=dict(sorted(columns.items())),
-            content=content_digest(columns),
-            samples_digest=file_digest(self.scratch / SAMPLES),
-            classes=classes,
-            info=info,
+        manifest = Manifest.model_validate(
+            {
+                "kind": self._kind,
+                "fingerprint": self.fingerprint,
+                "settings": self._settings,
+                "store": self._store_name,
+                "rows": self.bulk.shape[0],
+                "shard_rows": self.bulk.shard_rows,
+                "bulk": self.bulk.name,
+                "columns": dict(sorted(columns.items())),
+                "content": content_digest(columns),
+                "samples_digest": file_digest(self.scratch / SAMPLES),
+                "classes": classes,
+                "info": info,
+            }
         )
         self._release(manifest)
         return manifest
@@ -186,7 +185,11 @@ def refuse_taken(out: Path, *, overwrite: bool) -> None:
     is_cache = out.is_dir() and (out / MANIFEST).is_file()
     if overwrite and is_cache:
         return
-    advice = "add --overwrite to replace it, or choose another --out" if is_cache else "choose another --out"
+    advice = (
+        "add --overwrite to replace it, or choose another --out"
+        if is_cache
+        else "choose another --out"
+    )
     raise CacheExistsError(f"{out} exists already: {advice}.")
 
 

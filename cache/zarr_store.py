@@ -94,7 +94,7 @@ class ZarrReader:
             strange = [type(c).__name__ for c in codecs if not isinstance(c, _CODECS)]
             if strange:
                 raise CacheDamagedError(
-                    f"{self._path / column} uses {strange[0]}, which no cache of ours does; not read."
+                    f"{self._path / column} uses {strange[0]}, as no cache of ours does; not read."
                 )
             self._arrays[column] = array
         return self._arrays[column]

@@ -189,9 +189,7 @@ def train(
     batch_size: Annotated[int | None, _setting(TrainParams, "batch_size", "--batch-size")] = None,
     lr: Annotated[float | None, _setting(TrainParams, "lr", "--lr")] = None,
     seeds: Annotated[str | None, _setting(TrainParams, "seeds", "--seeds")] = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="Refuse a cache of another backbone")
-    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="Refuse a cache of another backbone")] = None,
     device: Device = "auto",
     params: ParamsFile = None,
     overwrite: Overwrite = False,
@@ -264,9 +262,7 @@ def report(
         list[Path] | None,
         typer.Argument(help="Folders with runs of one study", show_default="runs"),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for table.md and table.csv")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for table.md and table.csv")] = None,
 ) -> None:
     """Print the result table of a study: strategies in rows, mean and spread over seeds."""
     from cache.files import write_text

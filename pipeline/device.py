@@ -17,7 +17,9 @@ def choose(wanted: str) -> str:
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     if wanted.startswith("cuda"):
         if not torch.cuda.is_available():
-            raise Refused("--device cuda: this machine has no usable GPU. Use --device cpu or auto.")
+            raise Refused(
+                "--device cuda: this machine has no usable GPU. Use --device cpu or auto."
+            )
         # Latents must not depend on the card: full float32, no TF32.
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False

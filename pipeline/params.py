@@ -26,6 +26,8 @@ class DatasetParams(_Section):
     """Data set: drawn (the embedded one) or folder (your images)"""
     root: Path | None = None
     """Folder that holds the data set"""
+    watch: Path | None = None
+    """For DVC: the file or folder whose change makes it crop again"""
 
 
 class DrawParams(_Section):

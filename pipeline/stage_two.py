@@ -1,4 +1,4 @@
-"""Wire stage two: settings -> cache in memory -> one run for each seed -> metrics.json, run.json."""
+"""Wire stage two: settings -> cache in memory -> one run a seed -> metrics.json, run.json."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from cache.errors import CacheExistsError, CacheMismatchError, Refused
 from cache.files import write_json
+from cache.provenance import versions
 from cache.reader import Cache
 from pipeline.console import command_line, progress, say
-from cache.provenance import versions
 from pipeline.params import Params, parse_seeds
 from stages import strategies
 from stages.train.loop import figures, run
@@ -47,8 +47,7 @@ def train(
         info, manifest = cache.manifest.info, cache.manifest
         if backbone is not None and info["backbone"] != backbone:
             raise CacheMismatchError(
-                f"{cache_path} holds latents of {info['backbone']}, "
-                f"--backbone asks for {backbone}."
+                f"{cache_path} holds latents of {info['backbone']}, --backbone asks for {backbone}."
             )
         groups = cut_classes(manifest.classes, params.train.tasks, uneven=params.train.uneven)
         scenario = make_scenario(

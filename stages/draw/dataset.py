@@ -1,8 +1,8 @@
 """Who is drawn, how often, and where it is written.
 
-    OUT/images/s000_anger_0.png    subject 0, first take
-    OUT/labels.csv                 image, expression, subject, split
-    OUT/drawn.json                 how it was drawn: marks the folder as ours
+OUT/images/s000_anger_0.png    subject 0, first take
+OUT/labels.csv                 image, expression, subject, split
+OUT/drawn.json                 how it was drawn: marks the folder as ours
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ VERSION = 1
 MARKER = "drawn.json"
 TAKES = 4
 """Pictures of one subject with one expression."""
-WEAKEST = 0.5
+WEAKEST = 0.6
 """Expressions are drawn with an intensity between this and 1."""
 TEST_SHARE = 0.3
 

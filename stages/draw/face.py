@@ -10,6 +10,7 @@ light are integer arithmetic.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from random import Random
 
 import numpy as np
@@ -191,21 +192,34 @@ def _paint_head(canvas: _Canvas, s: Subject) -> None:
         canvas.ellipse(0, 8, s.half_width * 1.32, s.half_height * 1.22, s.hair)
     canvas.ellipse(0, -22, s.half_width * 1.16, s.half_height * 0.98, s.hair)
     neck = s.half_width * 0.52
-    canvas.polygon([(-neck, 40), (neck, 40), (neck * 1.2, 140), (-neck * 1.2, 140)], _shade(s.skin, 74))
+    canvas.polygon(
+        [(-neck, 40), (neck, 40), (neck * 1.2, 140), (-neck * 1.2, 140)], _shade(s.skin, 74)
+    )
     canvas.ellipse(-s.half_width, 2, 8, 15, _shade(s.skin, 82))
     canvas.ellipse(s.half_width, 2, 8, 15, _shade(s.skin, 82))
     for k in range(9):  # from the dark rim of the face to its light middle
         shrink = 1 - 0.055 * k
-        canvas.ellipse(0, 4 - k, s.half_width * shrink, s.half_height * shrink, _shade(s.skin, 80 + 3 * k))
-    fringe = [(s.half_width * 1.1 * u, -22 + s.half_height * 0.95 * v) for u, v in _CIRCLE if v < -0.25]
+        canvas.ellipse(
+            0, 4 - k, s.half_width * shrink, s.half_height * shrink, _shade(s.skin, 80 + 3 * k)
+        )
+    fringe = [
+        (s.half_width * 1.1 * u, -22 + s.half_height * 0.95 * v) for u, v in _CIRCLE if v < -0.25
+    ]
     fringe.sort()
-    canvas.polygon([*fringe, (s.half_width * 0.8, s.hair_line), (-s.half_width * 0.8, s.hair_line)], s.hair)
+    canvas.polygon(
+        [*fringe, (s.half_width * 0.8, s.hair_line), (-s.half_width * 0.8, s.hair_line)], s.hair
+    )
 
 
 def _paint_eyes(canvas: _Canvas, s: Subject, take: Take) -> None:
     m = take.muscles
     opening = 5.6 + 3.4 * m["upper_lid_raiser"] - 2.6 * m["lid_tightener"] - 2.2 * m["cheek_raiser"]
-    opening = max(2.0, opening - 1.0 * m["nose_wrinkler"] - 1.0 * m["inner_brow_raiser"] * (1 - m["upper_lid_raiser"]))
+    opening = max(
+        2.0,
+        opening
+        - 1.0 * m["nose_wrinkler"]
+        - 1.0 * m["inner_brow_raiser"] * (1 - m["upper_lid_raiser"]),
+    )
     for side in (-1, 1):
         x, y = side * s.eye_distance + take.yaw, s.eye_height
         canvas.ellipse(x, y - 1, s.eye_width + 5, 12, _shade(s.skin, 84))
@@ -215,11 +229,17 @@ def _paint_eyes(canvas: _Canvas, s: Subject, take: Take) -> None:
         canvas.ellipse(x + take.yaw * 0.3, y, 6.0, pupil, s.iris)
         canvas.ellipse(x + take.yaw * 0.3, y, 3.2, min(pupil, 3.4), (16, 14, 14))
         lid = y - opening
-        canvas.stroke([(x - s.eye_width, y), (x, lid - opening), (x + s.eye_width, y)], 2.6, _shade(s.skin, 40))
+        canvas.stroke(
+            [(x - s.eye_width, y), (x, lid - opening), (x + s.eye_width, y)],
+            2.6,
+            _shade(s.skin, 40),
+        )
         if m["cheek_raiser"] > 0.2:
             fold = y + opening + 5
             canvas.stroke(
-                [(x - s.eye_width, fold - 1), (x, fold + 3), (x + s.eye_width, fold - 1)], 1.8, _shade(s.skin, 76)
+                [(x - s.eye_width, fold - 1), (x, fold + 3), (x + s.eye_width, fold - 1)],
+                1.8,
+                _shade(s.skin, 76),
             )
         _paint_brow(canvas, s, m, side, x)
 
@@ -227,12 +247,16 @@ def _paint_eyes(canvas: _Canvas, s: Subject, take: Take) -> None:
 def _paint_brow(canvas: _Canvas, s: Subject, m: dict[str, float], side: int, x: float) -> None:
     base = s.eye_height + s.brow_height
     inner = base - 9 * m["inner_brow_raiser"] + 9 * m["brow_lowerer"] + 2 * m["nose_wrinkler"]
-    outer = base + 2 - 9 * m["outer_brow_raiser"] + 2 * m["brow_lowerer"] + 2 * m["inner_brow_raiser"]
+    outer = (
+        base + 2 - 9 * m["outer_brow_raiser"] + 2 * m["brow_lowerer"] + 2 * m["inner_brow_raiser"]
+    )
     inner_x = x - side * (14.5 + 4 * m["brow_lowerer"])
     outer_x = x + side * 18
     arch = (inner + outer) / 2 - 6
     canvas.stroke(
-        [(inner_x, inner), (x + side * 4, arch), (outer_x, outer)], s.brow_thickness, _shade(s.hair, 85)
+        [(inner_x, inner), (x + side * 4, arch), (outer_x, outer)],
+        s.brow_thickness,
+        _shade(s.hair, 85),
     )
 
 
@@ -249,22 +273,38 @@ def _paint_nose(canvas: _Canvas, s: Subject, take: Take) -> None:
         if wrinkle > 0.2:
             for k in range(2):
                 y = top + 3 + 5 * k
-                canvas.stroke([(x + side * 2, y), (x + side * 6, y - 3), (x + side * 9, y)], 1.6, _shade(s.skin, 60))
+                canvas.stroke(
+                    [(x + side * 2, y), (x + side * 6, y - 3), (x + side * 9, y)],
+                    1.6,
+                    _shade(s.skin, 60),
+                )
     if wrinkle > 0.2:  # the fold from nose to mouth deepens with the wrinkled nose
         for side in (-1, 1):
             canvas.stroke(
-                [(x + side * 13, tip - 2), (x + side * 20, tip + 4), (x + side * 24, tip + 14)], 2.0, _shade(s.skin, 70)
+                [(x + side * 13, tip - 2), (x + side * 20, tip + 4), (x + side * 24, tip + 14)],
+                2.0,
+                _shade(s.skin, 70),
             )
 
 
 def _paint_mouth(canvas: _Canvas, s: Subject, take: Take) -> None:
     m = take.muscles
     x, y = take.yaw, s.mouth_height
-    width = s.mouth_width + 5 * m["lip_corner_puller"] + 6 * m["lip_stretcher"] - 3 * m["lip_tightener"] - 4 * m["jaw_drop"] * (1 - m["lip_stretcher"])
+    width = (
+        s.mouth_width
+        + 5 * m["lip_corner_puller"]
+        + 6 * m["lip_stretcher"]
+        - 3 * m["lip_tightener"]
+        - 4 * m["jaw_drop"] * (1 - m["lip_stretcher"])
+    )
     both = -8 * m["lip_corner_puller"] + 7 * m["lip_corner_depressor"] + 2 * m["lip_stretcher"]
     one = -13 * m["one_corner_puller"]
     left, right = (both + one, both) if take.mirrored else (both, both + one)
-    gap = 13 * m["jaw_drop"] * (1 - 0.45 * m["lip_stretcher"]) + 2 * m["lip_stretcher"] + 2.5 * m["lip_corner_puller"]
+    gap = (
+        13 * m["jaw_drop"] * (1 - 0.45 * m["lip_stretcher"])
+        + 2 * m["lip_stretcher"]
+        + 2.5 * m["lip_corner_puller"]
+    )
     lip = 4.6 - 3.0 * m["lip_tightener"]
     upper = y - gap / 2 - 5 * m["upper_lip_raiser"]
     lower = y + gap / 2 + 4 * m["jaw_drop"]
@@ -286,7 +326,7 @@ def _paint_mouth(canvas: _Canvas, s: Subject, take: Take) -> None:
             canvas.polygon(arc(upper) + arc(min(lower, upper + 4.5))[::-1], (232, 228, 220))
     else:
         middle = arc(y)
-        for (x0, y0), (x1, y1) in zip(middle, middle[1:], strict=False):
+        for (x0, y0), (x1, y1) in pairwise(middle):
             canvas.ellipse((x0 + x1) / 2, (y0 + y1) / 2, (x1 - x0), 0.9, (92, 44, 44))
     canvas.ellipse(x, y + 17 + 5 * m["jaw_drop"], 10, 2.2, _shade(s.skin, 82))
 

@@ -42,11 +42,11 @@ class Backbone:
 
 
 def _cut_vgg(model: nn.Module) -> None:
-    model.classifier = nn.Sequential(model.classifier[0])  # type: ignore[index]
+    model.classifier = nn.Sequential(model.get_submodule("classifier.0"))
 
 
 def _cut_alexnet(model: nn.Module) -> None:
-    model.classifier = nn.Sequential(*list(model.classifier.children())[:2])  # type: ignore[union-attr]
+    model.classifier = nn.Sequential(*list(model.get_submodule("classifier").children())[:2])
 
 
 def _cut_resnet(model: nn.Module) -> None:

@@ -1,7 +1,7 @@
 """Run the detector over a data set: samples -> crop cache.
 
-    read ahead by worker processes (dlib holds Python's lock, so threads would
-    not help) -> crops in the order of the rows -> one shard after the other
+read ahead by worker processes (dlib holds Python's lock, so threads would
+not help) -> crops in the order of the rows -> one shard after the other
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import numpy as np
 from cache.digest import file_digest, text_digest
 from cache.errors import Refused
 from cache.fingerprint import canonical_json
+from cache.provenance import provenance
 from cache.reader import Cache
 from cache.schema import SHARD_ROWS, SPLITS, Manifest
 from cache.store import Bulk
 from cache.writer import CacheWriter, existing_match
 from stages.datasets.sample import Dataset, Sample
 from stages.extract.faces import Crop, CropSettings, Status, crop_file
-from cache.provenance import provenance
 
 Tick = Callable[[int], None]
 """Called with the number of rows that were just done."""

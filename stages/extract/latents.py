@@ -15,13 +15,13 @@ from torch import Tensor
 
 from cache.errors import Refused
 from cache.files import write_atomically
+from cache.provenance import provenance
 from cache.reader import Cache
 from cache.schema import SHARD_ROWS, Manifest
 from cache.store import Bulk
 from cache.writer import CacheWriter, existing_match
 from stages.extract.backbones import BACKBONES, Activation, Normalize, Root
 from stages.extract.crop import Tick, usable_rows
-from cache.provenance import provenance
 from stages.extract.weights import Weights, load
 
 VERSION = 1
@@ -194,7 +194,7 @@ def calibration(root: Root, pixels: Tensor) -> tuple[NDArray[np.float32], NDArra
     A dimension that does not vary keeps deviation 1.
     """
     with torch.inference_mode():
-        parts = [root.preactivation(batch) for batch in pixels.split(BATCH)]
+        parts = [root.preactivation(batch) for batch in torch.split(pixels, BATCH)]
         values = torch.cat(parts).double()
     deviation = values.std(0)
     deviation[deviation < 1e-12] = 1.0

@@ -95,9 +95,7 @@ def _read(path: Path) -> Run:
         return Run.model_validate(json.loads(path.read_bytes()))
     except (ValidationError, ValueError) as error:
         lines = str(error).splitlines()
-        raise Refused(
-            f"{path} is not what lgr-pipe train writes: {' '.join(lines[:3])}"
-        ) from None
+        raise Refused(f"{path} is not what lgr-pipe train writes: {' '.join(lines[:3])}") from None
 
 
 def _refuse_mixture(runs: list[tuple[Path, Run]]) -> None:

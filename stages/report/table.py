@@ -173,9 +173,7 @@ def csv_text(runs: Sequence[Run]) -> str:
         for column in COLUMNS:
             found = spread(run, column.measure)
             values += (
-                ["", ""]
-                if found is None
-                else [found.mean, "" if found.sd is None else found.sd]
+                ["", ""] if found is None else [found.mean, "" if found.sd is None else found.sd]
             )
         writer.writerow([name, len(run.runs), *shared, *values])
     return out.getvalue()

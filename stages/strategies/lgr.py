@@ -69,9 +69,9 @@ class Method(TopLearner):
         self._replay_loss = replay_loss
 
         def new_vae() -> VAE:
-            return VAE(
-                setup.dim, setup.random_cpu("vae"), options.generator_units, options.z
-            ).to(setup.device)
+            return VAE(setup.dim, setup.random_cpu("vae"), options.generator_units, options.z).to(
+                setup.device
+            )
 
         self.vae, self.old_vae = new_vae(), new_vae()
         self.old_top = Top(setup.dim, setup.classes, setup.random_cpu("top")).to(setup.device)
@@ -93,7 +93,7 @@ class Method(TopLearner):
                 replay = self._replay(drawn, drawn_logits, task)
                 solver = share * self.real_loss(logits, batch, task) + (1 - share) * replay
                 both = vae_losses(self.vae, torch.cat([batch.latents, drawn]), self._noise)
-                real, again = both.split([len(batch.latents), len(drawn)])
+                real, again = torch.split(both, [len(batch.latents), len(drawn)])
                 generator = share * real.mean() + (1 - share) * again.mean()
             self.step(solver)
             self.vae_optimiser.zero_grad(set_to_none=True)
@@ -115,7 +115,9 @@ class Method(TopLearner):
         return self._replay_loss(new, old, range(self._old_heads[-1].stop), task.seen)
 
     def state(self) -> dict[str, Tensor]:
-        own = named("vae", self.vae) | named("old_vae", self.old_vae) | named("old_top", self.old_top)
+        own = (
+            named("vae", self.vae) | named("old_vae", self.old_vae) | named("old_top", self.old_top)
+        )
         moments = named_optimiser("vae_optimiser", self.vae_optimiser)
         return super().state() | own | moments | {"learnt": torch.tensor(len(self._old_heads))}
 

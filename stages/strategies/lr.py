@@ -52,7 +52,7 @@ class Method(TopLearner):
             current = self.real_loss(logits, batch, task)
             self.step(share * current + (1 - share) * self.real_loss(old_logits, stored, task))
         slots = setup.random_cpu("slots", task.index)
-        for positions in torch.arange(len(task)).split(1024):
+        for positions in torch.split(torch.arange(len(task)), 1024):
             self.buffer.offer(task.take(positions), slots)
 
     def state(self) -> dict[str, Tensor]:

@@ -72,7 +72,7 @@ def _evaluate(
 def _accuracy(strategy: Strategy, data: Data, task: Task, answers: range) -> float:
     rows = torch.from_numpy(task.test_rows).to(data.targets.device)
     right = 0
-    for part in rows.split(_EVALUATION_ROWS):
+    for part in torch.split(rows, _EVALUATION_ROWS):
         logits = strategy.logits(data.latents[part])[:, answers.start : answers.stop]
         right += int((logits.argmax(1) + answers.start == data.targets[part]).sum())
     return right / len(rows)

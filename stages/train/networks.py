@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 
-def linear(inputs: int, outputs: int, generator: torch.Generator, *, bias: bool = True) -> nn.Linear:
+def linear(
+    inputs: int, outputs: int, generator: torch.Generator, *, bias: bool = True
+) -> nn.Linear:
     """A linear layer, weights and bias uniform in +-1/sqrt(inputs), as in the LGR code."""
     layer = nn.Linear(inputs, outputs, bias=bias, device="meta").to_empty(device="cpu")
     bound = 1 / math.sqrt(inputs)
@@ -60,7 +62,9 @@ class VAE(nn.Module):
     trains; it is not built here.)
     """
 
-    def __init__(self, dim: int, generator: torch.Generator, hidden: int = 200, z: int = 100) -> None:
+    def __init__(
+        self, dim: int, generator: torch.Generator, hidden: int = 200, z: int = 100
+    ) -> None:
         super().__init__()
         self.z = z
         self.encoder_1 = linear(dim, hidden, generator)

@@ -108,7 +108,9 @@ def make_scenario(
         start += len(group)
         inside = (targets >= columns.start) & (targets < columns.stop)
         tasks.append(
-            Task(index, group, columns, train_rows[inside[train_rows]], test_rows[inside[test_rows]])
+            Task(
+                index, group, columns, train_rows[inside[train_rows]], test_rows[inside[test_rows]]
+            )
         )
     return Scenario(name, tuple(tasks), order, targets)
 

@@ -106,7 +106,7 @@ class TopLearner:
     def train_logits(self, *latents: Tensor) -> tuple[Tensor, ...]:
         """The top's answers with dropout, one pass over all: each (B_k, D) -> (B_k, classes)."""
         together = self.top(torch.cat(latents) if len(latents) > 1 else latents[0], self._dropout)
-        return together.split([len(part) for part in latents])
+        return torch.split(together, [len(part) for part in latents])
 
     def real_loss(self, logits: Tensor, batch: Batch, task: TaskView) -> Tensor:
         """Cross entropy on real rows: each on its own head (task-incremental), or among
@@ -153,7 +153,9 @@ def named(prefix: str, module: nn.Module) -> dict[str, Tensor]:
 
 def restore(prefix: str, module: nn.Module, state: dict[str, Tensor]) -> None:
     start = f"{prefix}."
-    module.load_state_dict({k.removeprefix(start): v for k, v in state.items() if k.startswith(start)})
+    module.load_state_dict(
+        {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
+    )
 
 
 def named_optimiser(prefix: str, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
