@@ -41,9 +41,8 @@ class ZarrWriter:
 
     def _array(self) -> Any:
         # An all-zero chunk is content like any other: always write it.
-        return zarr.open_array(
-            self._path / self._bulk.name, mode="r+", config={"write_empty_chunks": True}
-        )
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            return zarr.open_array(self._path / self._bulk.name, mode="r+")
 
     def write_shard(self, shard: int, rows: Array) -> None:
         span = self._bulk.rows_of(shard)

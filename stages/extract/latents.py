@@ -191,14 +191,14 @@ def _calibrate(
 def calibration(root: Root, pixels: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Mean and deviation of the pre-activations of uint8 (B, H, W, 3): float32 (D,) each.
 
-    A dimension that does not vary keeps deviation 1.
+    A dimension that does not vary (dead, or within float32's rounding) keeps deviation 1.
     """
     with torch.inference_mode():
         parts = [root.preactivation(batch) for batch in torch.split(pixels, BATCH)]
         values = torch.cat(parts).double()
-    deviation = values.std(0)
-    deviation[deviation < 1e-12] = 1.0
-    return values.mean(0).float().cpu().numpy(), deviation.float().cpu().numpy()
+    mean, deviation = values.mean(0), values.std(0)
+    deviation[deviation <= 1e-6 * mean.abs()] = 1.0
+    return mean.float().cpu().numpy(), deviation.float().cpu().numpy()
 
 
 def _base64(values: NDArray[np.float32]) -> str:

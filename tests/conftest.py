@@ -1,0 +1,123 @@
+"""Small real input for all tests: drawn faces, their crops, latents of a random root."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from tests.command import ENTRY, Run
+
+ROOT = Path(__file__).parent.parent
+PER_CLASS = 12  # three subjects: two train, one test
+
+
+def _nothing(_: int) -> None:
+    pass
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """96 drawn faces."""
+    from stages.draw.dataset import draw
+
+    out = tmp_path_factory.mktemp("input") / "drawn"
+    draw(out, PER_CLASS, 0, overwrite=False, tick=_nothing)
+    return out
+
+
+@pytest.fixture(scope="session")
+def crops(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Their crop cache (zarr)."""
+    from stages.datasets import read
+    from stages.extract.crop import make_crops
+    from stages.extract.faces import CropSettings
+
+    out = tmp_path_factory.mktemp("caches") / "crops"
+    make_crops(
+        read("drawn", drawn),
+        CropSettings(),
+        out,
+        store="zarr",
+        workers=1,
+        overwrite=False,
+        tick=_nothing,
+        shard_rows=64,
+    )
+    return out
+
+
+@pytest.fixture(scope="session")
+def latents(crops: Path) -> Path:
+    """Latents of them (zarr): a random MobileNet-V2, 1280-d."""
+    from cache.reader import Cache
+    from stages.extract.latents import RootSettings, make_latents
+
+    out = crops.parent / "mobilenet_v2"
+    with Cache(crops) as cache:
+        make_latents(
+            cache,
+            RootSettings(backbone="mobilenet_v2", weights="random"),
+            out,
+            store="zarr",
+            device="cpu",
+            overwrite=False,
+            tick=_nothing,
+            shard_rows=64,
+        )
+    return out
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes, three tiny images each: a data set where faces do not matter."""
+    rng = np.random.default_rng(0)
+    for name in ("calm", "tense"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for k in range(3):
+            pixels = rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{k}.png")
+    return tmp_path / "images"
+
+
+@pytest.fixture(scope="session")
+def lgr_pipe() -> Run:
+    """The command line as a user has it: a process of its own."""
+
+    def run(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", ENTRY, *map(str, words)],
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            timeout=300,
+            env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200"},
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def here() -> Run:
+    """The command line in this process: no start-up to wait for."""
+    from typer.testing import CliRunner
+
+    from pipeline import console
+    from pipeline.cli import app
+
+    def run(*words: object) -> subprocess.CompletedProcess[str]:
+        runner = CliRunner(env={"COLUMNS": "300", "NO_COLOR": "1"})
+        with pytest.MonkeyPatch.context() as patch:
+            # rich keeps the stream that it was made with; the runner swaps it
+            patch.setattr(console, "_err", Console(stderr=True, highlight=False, width=300))
+            result = runner.invoke(app, [str(word) for word in words], catch_exceptions=False)
+        return subprocess.CompletedProcess(words, result.exit_code, result.stdout, result.stderr)
+
+    return run

@@ -1,0 +1,292 @@
+"""The store contract, written once, run on both stores."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from cache.errors import (
+    CacheDamagedError,
+    CacheExistsError,
+    CacheMismatchError,
+    CacheMissingError,
+    CacheUnfinishedError,
+    Refused,
+)
+from cache.reader import Cache
+from cache.schema import MANIFEST, scratch_folders
+from cache.store import STORES, Bulk
+from cache.writer import CacheWriter, existing_match
+
+SETTINGS: dict[str, Any] = {"kind": "latents", "seed": 0}
+
+
+def make(
+    out: Path,
+    store: str,
+    rows: np.ndarray,
+    *,
+    shard_rows: int = 4,
+    stop_after: int | None = None,
+    overwrite: bool = False,
+    settings_: dict[str, Any] = SETTINGS,
+) -> list[int]:
+    """Write `rows` as a latent cache; returns the shards that had to be made."""
+    bulk = Bulk("latents", rows.dtype.name, rows.shape, shard_rows)
+    writer = CacheWriter(out, "latents", settings_, store, bulk, overwrite=overwrite)
+    todo = writer.todo()
+    for shard in todo[:stop_after]:
+        span = bulk.rows_of(shard)
+        writer.write(shard, rows[span.start : span.stop], {"first": span.start})
+    if stop_after is None:
+        assert [note["first"] for note in writer.notes()] == [
+            bulk.rows_of(k).start for k in range(bulk.shards)
+        ]
+        n = len(rows)
+        side = {
+            "label": np.arange(n, dtype=np.int16) % 2,
+            "subject": np.full(n, -1, dtype=np.int32),
+            "split": (np.arange(n) % 3 == 0).astype(np.uint8),
+        }
+        samples = [{"row": k, "id": f"{k}.png"} for k in range(n)]
+        writer.publish(side, samples, ("a", "b"), {}, {"made": "now"})
+    return todo
+
+
+@pytest.fixture
+def rows() -> np.ndarray:
+    out = np.random.default_rng(0).random((10, 6), dtype=np.float32)
+    out[4:8] = 0  # a shard of zeros must not read like one that was never written
+    return out
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_what_is_written_is_read(tmp_path: Path, store: str, rows: np.ndarray) -> None:
+    make(tmp_path / "c", store, rows)
+    with Cache(tmp_path / "c") as cache:
+        assert np.array_equal(cache.bulk(), rows)
+        assert np.array_equal(cache.bulk_rows(3, 9), rows[3:9])
+        assert cache.side("label").tolist() == [k % 2 for k in range(10)]
+        assert cache.split_rows("test").tolist() == [0, 3, 6, 9]
+        assert [s["id"] for s in cache.samples()] == [f"{k}.png" for k in range(10)]
+    assert not scratch_folders(tmp_path / "c")
+    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == sorted(
+        [
+            MANIFEST,
+            "samples.jsonl",
+            "provenance.json",
+            "data.zarr" if store == "zarr" else "data.h5",
+        ]
+    )
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    rows=hnp.arrays(
+        dtype=st.sampled_from(["uint8", "float16", "float32"]),
+        shape=hnp.array_shapes(min_dims=2, max_dims=4, min_side=1, max_side=7),
+    ),
+    shard_rows=st.integers(1, 9),
+)
+def test_any_array_survives(
+    rows: np.ndarray, shard_rows: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Bit by bit (NaN and -0.0 too), with equal content digests in both stores."""
+    folder = tmp_path_factory.mktemp("any")
+    digests = set()
+    for store in STORES:
+        make(folder / store, store, rows, shard_rows=shard_rows)
+        with Cache(folder / store) as cache:
+            assert cache.bulk().tobytes() == rows.tobytes()
+            digests.add(cache.manifest.content)
+    assert len(digests) == 1
+
+
+def test_content_digest_does_not_depend_on_shards(tmp_path: Path, rows: np.ndarray) -> None:
+    make(tmp_path / "a", "zarr", rows, shard_rows=3)
+    make(tmp_path / "b", "zarr", rows, shard_rows=10)
+    with Cache(tmp_path / "a") as a, Cache(tmp_path / "b") as b:
+        assert a.manifest.content == b.manifest.content
+
+
+def test_interrupted_work_goes_on_at_the_shard(
+    tmp_path: Path, store: str, rows: np.ndarray
+) -> None:
+    assert make(tmp_path / "c", store, rows, stop_after=2) == [0, 1, 2]
+    with pytest.raises(CacheUnfinishedError, match="is not finished"):
+        Cache(tmp_path / "c")
+    assert make(tmp_path / "c", store, rows) == [2]
+    with Cache(tmp_path / "c") as cache:
+        assert np.array_equal(cache.bulk(), rows)
+
+
+def test_a_damaged_shard_is_made_again(tmp_path: Path, store: str, rows: np.ndarray) -> None:
+    make(tmp_path / "c", store, rows, stop_after=2)
+    (scratch,) = scratch_folders(tmp_path / "c")
+    name = "parts/00000.npy" if store == "hdf5" else "data.zarr/latents/c/0/0"
+    data = bytearray((scratch / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (scratch / name).write_bytes(data)
+    assert make(tmp_path / "c", store, rows) == [0, 2]
+
+
+def test_work_of_another_plan_is_not_mixed_in(tmp_path: Path, store: str, rows: np.ndarray) -> None:
+    make(tmp_path / "c", store, rows, stop_after=2)
+    other = "zarr" if store == "hdf5" else "hdf5"
+    assert make(tmp_path / "c", other, rows) == [0, 1, 2]
+
+
+def test_a_flipped_bit_is_found_in_every_file(tmp_path: Path, store: str, rows: np.ndarray) -> None:
+    """Array data of all columns, sample table, manifest: a load that reads them refuses."""
+    rows = np.random.default_rng(1).random((40, 64), dtype=np.float32)
+    make(tmp_path / "c", store, rows, shard_rows=16)
+    before = _read_all(tmp_path / "c")
+    missed = []
+    for file in sorted(p for p in (tmp_path / "c").rglob("*") if p.is_file()):
+        if file.name in ("provenance.json", "zarr.json"):
+            continue  # never compared; metadata is checked against the manifest instead
+        good = file.read_bytes()
+        for place in np.linspace(0, len(good) - 1, 25).astype(int):
+            bad = bytearray(good)
+            bad[place] ^= 0x10
+            file.write_bytes(bad)
+            try:
+                same = _read_all(tmp_path / "c") == before
+            except CacheDamagedError:
+                same = True  # refused: nothing wrong was handed out
+            if not same:
+                missed.append((file.name, int(place)))
+        file.write_bytes(good)
+    assert not missed
+
+
+def _read_all(path: Path) -> Any:
+    with Cache(path) as cache:
+        columns = {name: cache.side(name).tobytes() for name in ("label", "split", "subject")}
+        m = cache.manifest
+        return (
+            cache.bulk().tobytes(),
+            columns,
+            cache.samples(),
+            m.fingerprint,
+            m.settings,
+            m.content,
+        )
+
+
+def test_mistakes_are_named(tmp_path: Path, store: str, rows: np.ndarray) -> None:
+    with pytest.raises(CacheMissingError, match="no such folder"):
+        Cache(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CacheUnfinishedError, match=r"no manifest\.json"):
+        Cache(tmp_path / "empty")
+    make(tmp_path / "c", store, rows)
+    with Cache(tmp_path / "c") as cache:
+        with pytest.raises(CacheMismatchError, match="a cache of crops is needed"):
+            cache.expect("crops")
+        with pytest.raises(CacheMismatchError, match="seed: expected 1, found 0"):
+            cache.expect("latents", {**SETTINGS, "seed": 1})
+
+
+def test_nothing_is_overwritten_by_accident(tmp_path: Path, store: str, rows: np.ndarray) -> None:
+    out = tmp_path / "c"
+    make(out, store, rows)
+    assert existing_match(out, SETTINGS, overwrite=False) is not None
+    other = {**SETTINGS, "seed": 1}
+    with pytest.raises(CacheExistsError, match="seed: expected 1, found 0"):
+        existing_match(out, other, overwrite=False)
+    with pytest.raises(CacheExistsError):
+        make(out, store, rows, settings_=other)
+    make(out, store, rows + 1, settings_=other, overwrite=True)
+    with Cache(out) as cache:
+        assert np.array_equal(cache.bulk(), rows + 1)
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "love.txt").write_text("dear")
+    with pytest.raises(CacheExistsError, match="choose another"):
+        make(tmp_path / "letters", store, rows, overwrite=True)
+    assert (tmp_path / "letters" / "love.txt").read_text() == "dear"
+
+
+def test_a_moved_and_renamed_cache_is_the_same(
+    tmp_path: Path, store: str, rows: np.ndarray
+) -> None:
+    make(tmp_path / "c", store, rows)
+    shutil.move(tmp_path / "c", tmp_path / "elsewhere")
+    with Cache(tmp_path / "elsewhere") as cache:
+        cache.expect("latents", SETTINGS)
+        assert np.array_equal(cache.bulk(), rows)
+
+
+def test_a_read_only_cache_is_read(tmp_path: Path, store: str, rows: np.ndarray) -> None:
+    make(tmp_path / "c", store, rows)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "c").rglob("*")}
+    with Cache(tmp_path / "c") as cache:
+        cache.bulk()
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "c").rglob("*")} == before
+
+
+def test_files_have_the_umasks_mode(tmp_path: Path, store: str, rows: np.ndarray) -> None:
+    old = os.umask(0o027)
+    try:
+        make(tmp_path / "c", store, rows)
+    finally:
+        os.umask(old)
+    modes = {p.stat().st_mode & 0o777 for p in (tmp_path / "c").rglob("*") if p.is_file()}
+    assert modes == {0o640}
+
+
+def test_plain_zarr_and_h5py_open_it(tmp_path: Path, rows: np.ndarray) -> None:
+    make(tmp_path / "z", "zarr", rows)
+    make(tmp_path / "h", "hdf5", rows)
+    group = zarr.open_group(tmp_path / "z" / "data.zarr", mode="r")
+    assert np.array_equal(np.asarray(group["latents"]), rows)
+    assert json.loads(str(group.attrs["lgr_pipe"]))["settings"] == SETTINGS
+    with h5py.File(tmp_path / "h" / "data.h5", "r") as file:
+        assert np.array_equal(file["latents"][:], rows)
+        assert json.loads(file.attrs["lgr_pipe"])["classes"] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"rows": 5}, "shape"),
+        ({"kind": "secrets"}, "not a manifest"),
+        ({"extra": 1}, "not a manifest"),
+        ({"settings": {"seed": 5}}, "fingerprint"),
+        ({"content": "blake3:" + "0" * 64}, "content digest"),
+        ({"bulk": "../../etc"}, "not listed"),
+    ],
+)
+def test_a_manifest_that_lies_is_refused(
+    tmp_path: Path, rows: np.ndarray, change: dict[str, Any], says: str
+) -> None:
+    make(tmp_path / "c", "zarr", rows)
+    path = tmp_path / "c" / MANIFEST
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(CacheDamagedError, match=says):
+        Cache(tmp_path / "c")
+
+
+def test_no_link_leads_out_of_an_hdf5_file(tmp_path: Path, rows: np.ndarray) -> None:
+    make(tmp_path / "c", "hdf5", rows)
+    make(tmp_path / "secret", "hdf5", rows)
+    with h5py.File(tmp_path / "c" / "data.h5", "r+") as file:
+        del file["label"]
+        file["label"] = h5py.ExternalLink(str(tmp_path / "secret" / "data.h5"), "/label")
+    with pytest.raises(Refused, match="no array inside the file"):
+        Cache(tmp_path / "c")

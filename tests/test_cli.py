@@ -1,0 +1,235 @@
+"""The command line as a user types it: the whole way, mistakes, and kill -9."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from cache.reader import Cache
+from cache.schema import scratch_folders
+from tests.command import ENTRY, Run
+
+TRAIN = ("--tasks", "4", "--iters", "4", "--batch-size", "8", "--seeds", "0-1")
+
+
+@pytest.mark.parametrize("store", ["zarr", "hdf5"])
+def test_from_images_to_the_table(
+    lgr_pipe: Run, here: Run, drawn: Path, tmp_path: Path, store: str
+) -> None:
+    """Extraction in a process of its own (it starts workers), the rest in this one."""
+    caches, runs = tmp_path / "caches", tmp_path / "runs"
+    done = lgr_pipe(
+        "extract", "--dataset", "drawn", "--root", drawn, "--backbone", "mobilenet_v2",
+        "--weights", "random", "--store", store, "--out", caches / "latents",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for word in ("images", "96", "faces found", "failed", "images per second", "bytes"):
+        assert word in done.stderr
+    assert not list(caches.glob(".*"))
+    for strategy in ("none", "joint", "lr", "lgr", "lgr+d"):
+        done = here(
+            "train", "--strategy", strategy, "--cache", caches / "latents", *TRAIN,
+            "--out", runs / strategy,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    done = here("report", runs, "--out", tmp_path / "report")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == (tmp_path / "report" / "table.md").read_text().strip()
+    for word in ("majority floor", "none", "joint", "lr", "lgr", "lgr+d", "root is random"):
+        assert word in done.stdout
+    metrics = json.loads((runs / "lgr+d" / "metrics.json").read_text())
+    about = ("strategy", "dataset", "backbone", "weights", "scenario", "tasks")
+    assert [metrics[key] for key in about] == [
+        "lgr+d", "drawn", "mobilenet_v2", "random (seed 0, calibrated)", "task", 4,
+    ]  # fmt: skip
+    assert metrics["class_order"][:2] == ["anger", "happiness"]
+    assert [entry["seed"] for entry in metrics["runs"]] == [0, 1]
+    for entry in metrics["runs"]:
+        matrix = np.array(entry["accuracy_matrix"], dtype=float)
+        assert matrix.shape == (4, 4)
+        assert entry["average_accuracy"] == pytest.approx(matrix[-1].mean())
+        assert {"forgetting", "bwt", "fwt", "majority_floor", "train_seconds"} <= entry.keys()
+    run = json.loads((runs / "lgr+d" / "run.json").read_text())
+    assert run["cache_fingerprint"] == metrics["cache_fingerprint"]
+    assert run["options"]["temperature"] == 2.0
+
+
+def test_the_same_seed_gives_the_same_metrics(lgr_pipe: Run, latents: Path, tmp_path: Path) -> None:
+    both = []
+    for name in ("a", "b"):
+        lgr_pipe(
+            "train", "--strategy", "lgr+d", "--cache", latents, *TRAIN, "--out", tmp_path / name
+        )
+        metrics = json.loads((tmp_path / name / "metrics.json").read_text())
+        for entry in metrics["runs"]:
+            del entry["train_seconds"]
+        both.append(metrics)
+    assert both[0] == both[1]
+
+
+def _mistakes(latents: Path, drawn: Path, tmp: Path) -> list[tuple[str, tuple[object, ...], str]]:
+    train = ("train", "--cache", latents, "--out", tmp / "r")
+    extract = ("extract", "--root", drawn, "--dataset", "drawn", "--out", tmp / "l")
+    (tmp / "empty").mkdir()
+    (tmp / "full").mkdir()
+    (tmp / "full" / "love.txt").write_text("dear")
+    (tmp / "table").mkdir()
+    (tmp / "table" / "labels.csv").write_text("image,expression,subject\ngone.png,a,s\n")
+    return [
+        ("no folder", ("crop", "--root", tmp / "no", "--out", tmp / "c"), "There is no folder"),
+        ("no images", ("crop", "--root", tmp / "empty", "--out", tmp / "c"), "no images in"),
+        ("no root", ("crop", "--out", tmp / "c"), "--root DIR"),
+        ("gone file", ("crop", "--root", tmp / "table", "--out", tmp / "c"), "no file gone.png"),
+        ("taken", ("crop", "--root", drawn, "--out", tmp / "full"), "exists already"),
+        ("backbone", (*extract, "--backbone", "vgg61"), "Known: vgg16, alexnet"),
+        ("weights", (*extract, "--weights", tmp / "no.pth"), "there is no file"),
+        ("store", (*extract, "--store", "csv"), "zarr"),
+        ("dtype", (*extract, "--dtype", "int8"), "float16"),
+        ("device", (*extract, "--device", "tpu"), "--device must be"),
+        ("crops taken", (*extract, "--crops", tmp / "full"), "no manifest.json"),
+        ("other crops", (*extract, "--crops", latents.parent / "crops", "--size", "64"), "crop.size: expected 64, found 100"),
+        ("another cache", ("extract", "--crops", latents.parent / "crops", "--backbone", "resnet18", "--weights", "random", "--out", latents), "root.backbone: expected 'resnet18', found 'mobilenet_v2'"),
+        ("strategy", (*train, "--strategy", "lgr++"), "Known: joint, lgr, lgr+d, lr, none"),
+        ("tasks", (*train, "--strategy", "none", "--tasks", "3"), "Each would get: task 1: anger, happiness, sadness; task 2"),
+        ("no tasks", (*train, "--strategy", "none", "--tasks", "0"), "train.tasks"),
+        ("seeds", (*train, "--strategy", "none", "--seeds", "3-1"), "seeds must"),
+        ("option", (*train, "--strategy", "lr", "--bufer-size", "5"), "--buffer-size (default 1000)"),
+        ("value", (*train, "--strategy", "lr", "--buffer-size", "many"), "--buffer-size"),
+        ("cache of crops", ("train", "--strategy", "none", "--cache", latents.parent / "crops", "--out", tmp / "r"), "is a crop cache"),
+        ("other backbone", (*train, "--strategy", "none", "--backbone", "vgg16"), "holds latents of mobilenet_v2"),
+        ("no cache", ("train", "--strategy", "none", "--cache", tmp / "no", "--out", tmp / "r"), "There is no cache"),
+        ("unfinished", ("train", "--strategy", "none", "--cache", tmp / "empty", "--out", tmp / "r"), "no finished cache"),
+        ("out is taken", ("train", "--strategy", "none", "--cache", latents, "--out", tmp / "full"), "exists already"),
+        ("no runs", ("report", tmp / "empty"), "no finished runs"),
+        ("small drawing", ("draw", "--per-class", "3", "--out", tmp / "d"), "at least 5"),
+        ("params", ("draw", "--params", tmp / "no.yaml", "--out", tmp / "d"), "cannot be read"),
+    ]  # fmt: skip
+
+
+def test_mistakes_get_one_sentence_and_exit_2(
+    here: Run, latents: Path, drawn: Path, tmp_path: Path
+) -> None:
+    """No traceback, nothing written, nothing lost.  (In this process: 27 starts take long.)"""
+    mistakes = _mistakes(latents, drawn, tmp_path)
+    before = sorted(tmp_path.rglob("*")), sorted(latents.parent.rglob("*"))
+    for name, words, says in mistakes:
+        done = here(*words)
+        assert done.returncode == 2, f"{name}: {done.returncode} {done.stderr}"
+        flat = " ".join(done.stderr.split())
+        assert says in flat, f"{name}: {flat}"
+        assert "Traceback" not in done.stderr
+        after = sorted(tmp_path.rglob("*")), sorted(latents.parent.rglob("*"))
+        assert after == before, f"{name} wrote something"
+
+
+def test_an_unknown_option_is_a_mistake_in_a_real_process(lgr_pipe: Run) -> None:
+    done = lgr_pipe("crop", "--outt", "x")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_a_one_class_task_is_a_warning(here: Run, latents: Path, tmp_path: Path) -> None:
+    done = here(
+        "train", "--strategy", "none", "--cache", latents, "--tasks", "5", "--uneven", "--iters",
+        "2", "--seeds", "0", "--out", tmp_path / "none",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "task 5 has a single class (neutral)" in done.stderr
+    table = here("report", tmp_path).stdout
+    assert "task 4, 5 has a single class" in table
+
+
+def test_a_finished_run_is_kept(here: Run, latents: Path, tmp_path: Path) -> None:
+    words = ("train", "--strategy", "none", "--cache", latents, *TRAIN, "--out", tmp_path / "r")
+    assert here(*words).returncode == 0
+    before = (tmp_path / "r" / "metrics.json").read_bytes()
+    done = here(*words)
+    assert (done.returncode, (tmp_path / "r" / "metrics.json").read_bytes()) == (2, before)
+    assert "--overwrite" in done.stderr
+    assert here(*words, "--overwrite", "--batch-size", "9").returncode == 0
+    assert (tmp_path / "r" / "metrics.json").read_bytes() != before
+
+
+@pytest.mark.parametrize("store", ["zarr", "hdf5"])
+@pytest.mark.parametrize("delay", [0.0, 0.4, 1.2])
+def test_killed_crop_resumes(
+    lgr_pipe: Run, drawn: Path, crops: Path, tmp_path: Path, store: str, delay: float
+) -> None:
+    """kill -9 while the work is under way; the same command ends with the same content."""
+    out = tmp_path / "crops"
+    words = ("crop", "--dataset", "drawn", "--root", drawn, "--store", store, "--out", out)
+    _kill(words, out, delay)
+    done = lgr_pipe(*words)
+    assert done.returncode == 0, done.stderr
+    with Cache(out) as cache, Cache(crops) as whole:
+        assert cache.manifest.content == whole.manifest.content
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["crops"]
+
+
+def test_killed_extract_resumes_at_the_shard(lgr_pipe: Run, crops: Path, tmp_path: Path) -> None:
+    """Two thirds done, killed: the rest is made, bit by bit as in one go."""
+    from stages.extract import latents as room
+
+    code = (
+        "import os, signal\n"
+        "from pathlib import Path\n"
+        "from cache.reader import Cache\n"
+        "from cache import writer\n"
+        "from stages.extract.latents import RootSettings, make_latents\n"
+        "write, count = writer.CacheWriter.write, [0]\n"
+        "def counted(*words):\n"
+        "    write(*words); count[0] += 1\n"
+        "    if count[0] == {kill}: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "writer.CacheWriter.write = counted\n"
+        f"with Cache(Path({str(crops)!r})) as cache:\n"
+        "    make_latents(cache, RootSettings('alexnet', 'random'), Path({out!r}), store='zarr',\n"
+        "        device='cpu', overwrite=False, tick=lambda n: None, shard_rows=32)\n"
+        "print(count[0])\n"
+    )
+    assert room.BATCH == 32
+
+    def python(out: Path, kill: int) -> subprocess.CompletedProcess[str]:
+        text = code.replace("{kill}", str(kill)).replace("{out!r}", repr(str(out)))
+        return subprocess.run(
+            [sys.executable, "-c", text], capture_output=True, text=True, check=False
+        )
+
+    assert python(tmp_path / "whole", 0).stdout.strip() == "3"
+    assert python(tmp_path / "cut", 2).returncode == -signal.SIGKILL
+    assert len(scratch_folders(tmp_path / "cut")) == 1
+    done = lgr_pipe("train", "--strategy", "none", "--cache", tmp_path / "cut", "--out", "x")
+    assert (done.returncode, "is not finished" in done.stderr) == (2, True)
+    assert python(tmp_path / "cut", 0).stdout.strip() == "1"
+    with Cache(tmp_path / "cut") as cut, Cache(tmp_path / "whole") as whole:
+        assert cut.manifest == whole.manifest
+        assert np.array_equal(cut.bulk(), whole.bulk())
+
+
+def _kill(words: tuple[object, ...], out: Path, delay: float) -> None:
+    """Start, wait until the scratch folder is there and `delay` longer, kill -9."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENTRY, *map(str, words)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ,
+    )
+    until = time.monotonic() + 60
+    while not scratch_folders(out) and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.005)
+    time.sleep(delay)
+    children = (
+        psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    )
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive, "worker processes outlive their parent"

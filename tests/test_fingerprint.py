@@ -1,0 +1,90 @@
+"""Which settings make which cache: all that decides the content, nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cache.fingerprint import canonical_json, differences, fingerprint
+from cache.reader import Cache
+from stages.datasets import read
+from stages.extract.crop import crop_settings
+from stages.extract.faces import CropSettings
+from stages.extract.latents import RootSettings, latent_settings
+from stages.extract.weights import Weights
+
+
+def test_golden_vector() -> None:
+    """If this changes, every cache in the world is orphaned: raise SCHEMA."""
+    settings = {"b": [1, 2.5, None, True], "a": {"y": "ä", "x": "1"}}
+    assert canonical_json(settings) == '{"a":{"x":"1","y":"\\u00e4"},"b":[1,2.5,null,true]}'
+    assert fingerprint(settings) == "blake2b:133ab8a20f811c0c00ec74c316134201ae247d34"
+
+
+def test_types_are_kept_apart() -> None:
+    keys = [fingerprint({"v": v}) for v in (1, 1.0, True, "1", None, [1])]
+    assert len(set(keys)) == len(keys)
+
+
+def test_nan_has_no_fingerprint() -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        fingerprint({"v": float("nan")})
+
+
+def test_differences_name_the_field() -> None:
+    expected = {"crop": {"size": 100, "margin": 0.2}, "kind": "crops"}
+    found = {"crop": {"size": 96, "margin": 0.2}, "kind": "crops", "more": 1}
+    assert differences(expected, found) == [
+        "crop.size: expected 100, found 96",
+        "more: expected '(absent)', found 1",
+    ]
+    assert differences(expected, expected) == []
+
+
+def test_crops_depend_on_images_labels_and_cropping_only(drawn: Path, tmp_path: Path) -> None:
+    def key(root: Path, settings: CropSettings = CropSettings()) -> str:  # noqa: B008
+        return fingerprint(crop_settings(read("drawn", root), settings))
+
+    reference = key(drawn)
+    moved = shutil.copytree(drawn, tmp_path / "moved")
+    assert key(moved) == reference
+    lines = (moved / "labels.csv").read_text().splitlines()
+    (moved / "labels.csv").write_text("\n".join([lines[0], *sorted(lines[1:], reverse=True)]))
+    assert key(moved) == reference  # another order of listing
+    for changed in (
+        CropSettings(margin=0.3),
+        CropSettings(size=96),
+        CropSettings(upsample=0),
+    ):
+        assert key(drawn, changed) != reference
+    picture = moved / lines[1].split(",")[0]
+    good = picture.read_bytes()
+    picture.write_bytes(good + b"\0")
+    assert key(moved) != reference
+    picture.write_bytes(good)
+    assert key(moved) == reference
+    (moved / "labels.csv").write_text("\n".join(lines).replace(",anger,", ",fear,", 1))
+    assert key(moved) != reference
+
+
+def test_latents_depend_on_crops_root_and_type(crops: Path) -> None:
+    weights = Weights(None, {"kind": "file", "sha256": "0"}, "")  # type: ignore[arg-type]
+    base = RootSettings(backbone="mobilenet_v2")
+    with Cache(crops) as cache:
+
+        def key(settings: RootSettings, w: Weights = weights) -> str:
+            return fingerprint(latent_settings(cache, settings, w))
+
+        others = [
+            replace(base, backbone="resnet18"),
+            replace(base, activation="none"),
+            replace(base, normalize="imagenet"),
+            replace(base, dtype="float16"),
+        ]
+        keys = [key(base), *(key(other) for other in others)]
+        keys.append(key(base, replace(weights, fingerprinted={"kind": "file", "sha256": "1"})))
+        assert len(set(keys)) == len(keys)
+        assert latent_settings(cache, base, weights)["crops"] == cache.manifest.fingerprint
