@@ -69,19 +69,24 @@ def draw(
     out: Annotated[Path, typer.Option(help="Folder to make")],
     per_class: Annotated[int | None, _setting(DrawParams, "per_class", "--per-class")] = None,
     seed: Annotated[int | None, _setting(DrawParams, "seed", "--seed")] = None,
+    contact_sheet: Annotated[
+        Path | None, typer.Option(help="Also write a PNG with some of the faces, to look at")
+    ] = None,
     params: ParamsFile = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Draw the embedded data set: faces with eight expressions, train and test people apart."""
     from pipeline.console import progress, say
-    from stages.draw.dataset import draw as draw_faces
+    from stages.draw import dataset as drawing
     from stages.draw.expressions import EXPRESSIONS
 
     settings = resolve(params, {"draw": {"per_class": per_class, "seed": seed}}).draw
     total = settings.per_class * len(EXPRESSIONS)
     with progress("draw", total, "faces") as tick:
-        made = draw_faces(out, settings.per_class, settings.seed, overwrite=overwrite, tick=tick)
+        made = drawing.draw(out, settings.per_class, settings.seed, overwrite=overwrite, tick=tick)
     say(f"{made} faces drawn into {out}." if made else f"{out} is drawn already: nothing to do.")
+    if contact_sheet is not None:
+        drawing.contact_sheet(settings.per_class, settings.seed).save(contact_sheet, format="PNG")
 
 
 @app.command()

@@ -12,6 +12,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from random import Random
 
@@ -117,9 +118,10 @@ def _is_taken(out: Path, about: dict[str, object], *, overwrite: bool) -> bool:
     return False
 
 
-def contact_sheet(per_class: int, seed: int, subjects: int) -> Image.Image:
-    """One row per subject, one column per expression (first takes), for looking at."""
-    firsts = [pixels for name, _, _, pixels in faces(per_class, seed) if name.endswith("_0.png")]
+def contact_sheet(per_class: int, seed: int, rows: int = 4) -> Image.Image:
+    """Four subjects, one a row, with their first take of each expression, half size."""
+    firsts = (pixels for name, _, _, pixels in faces(per_class, seed) if name.endswith("_0.png"))
+    some = list(islice(firsts, rows * len(EXPRESSIONS)))
     width = len(EXPRESSIONS)
-    rows = [np.hstack(firsts[k * width : (k + 1) * width]) for k in range(subjects)]
-    return Image.fromarray(np.vstack(rows))
+    lines = [np.hstack(some[k : k + width]) for k in range(0, len(some), width)]
+    return Image.fromarray(np.vstack(lines)).reduce(2)
