@@ -56,11 +56,17 @@ def sync_tree(folder: Path) -> None:
         sync(path)
 
 
-def remove_tree(path: Path) -> None:
-    """Remove a folder; rename first, so that no half of it is ever seen under its name."""
-    doomed = path.with_name(f".{path.name}.{os.getpid()}.old")
-    path.rename(doomed)
-    shutil.rmtree(doomed)
+def put_in_place(new: Path, out: Path, aside: Path) -> None:
+    """Rename the folder `new` to `out`; what is there now waits in `aside` until that is done.
+
+    Killed in between, nothing is lost: the old is in `aside`, the new in `new`.
+    """
+    if out.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        out.rename(aside)
+    new.rename(out)
+    sync(out.parent)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def tree_bytes(path: Path) -> int:

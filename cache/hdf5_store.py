@@ -10,7 +10,6 @@ need.
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,14 @@ FILE = "data.h5"
 
 
 class Hdf5Writer:
-    def __init__(self, folder: Path, bulk: Bulk) -> None:
-        self._folder, self._bulk = folder, bulk
+    def __init__(self, folder: Path, work: Path, bulk: Bulk) -> None:
+        self._folder, self._parts, self._bulk = folder, work / "parts", bulk
 
     def _part(self, shard: int) -> Path:
-        return self._folder / "parts" / f"{shard:05d}.npy"
+        return self._parts / f"{shard:05d}.npy"
 
     def create(self) -> None:
-        (self._folder / "parts").mkdir(exist_ok=True)
+        self._parts.mkdir(exist_ok=True)
 
     def write_shard(self, shard: int, rows: Array) -> None:
         plain = np.ascontiguousarray(rows, dtype=little_endian(self._bulk.dtype))
@@ -63,7 +62,6 @@ class Hdf5Writer:
             for key, value in attributes.items():
                 file.attrs[key] = value if isinstance(value, str) else json.dumps(value)
         sync(path)
-        shutil.rmtree(self._folder / "parts")
 
 
 class Hdf5Reader:

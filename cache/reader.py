@@ -54,6 +54,9 @@ class Cache:
         values = self._store.read(column, 0, self.manifest.rows)
         if column_digest(values) != declared.digest:
             raise CacheDamagedError(f"{self.path}: column {column} does not have its digest.")
+        limit = {"label": len(self.manifest.classes), "split": len(SPLITS)}.get(column)
+        if limit is not None and not 0 <= values.min() <= values.max() < limit:
+            raise CacheDamagedError(f"{self.path}: column {column} names what is not listed.")
         return values
 
     def bulk(self, dtype: str | None = None) -> Array:
@@ -90,7 +93,8 @@ class Cache:
         path = self.path / SAMPLES
         if not path.is_file() or file_digest(path) != self.manifest.samples_digest:
             raise CacheDamagedError(f"{path} is missing or does not have its digest.")
-        rows: list[dict[str, Any]] = [json.loads(line) for line in path.read_text().splitlines()]
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines() would cut at U+2028
+        rows: list[dict[str, Any]] = [json.loads(line) for line in lines if line]
         if len(rows) != self.manifest.rows:
             raise CacheDamagedError(
                 f"{path} has {len(rows)} rows, the cache has {self.manifest.rows}."

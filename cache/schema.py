@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cache.digest import text_digest
 from cache.errors import CacheDamagedError, CacheMissingError, CacheUnfinishedError
-from cache.fingerprint import fingerprint
+from cache.fingerprint import canonical_json, fingerprint
 
 SCHEMA = 1
 SHARD_ROWS = 256
@@ -58,6 +58,25 @@ def column(dtype: str, shape: tuple[int, ...], digest: str) -> Column:
     return Column.model_validate({"dtype": dtype, "shape": shape, "digest": digest})
 
 
+class Info(BaseModel):
+    """For readers: what was done, in words and numbers.  All but the first two: latents."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset: str
+    images: dict[str, int]
+    """How many images were found, whole, failed."""
+    backbone: str = ""
+    weights: str = ""
+    """In words, as tables show it."""
+    pretrained: bool = False
+    value_range: tuple[float, float] | None = None
+    """Bounds of all possible values, where there are any: a generator's output must fit."""
+    observed_range: tuple[float, float] | None = None
+    calibration: dict[str, str | int] | None = None
+    """Of random weights: mean and deviation that were divided out, base64 of float32."""
+
+
 class Manifest(BaseModel):
     """All that a reader must know before it touches an array."""
 
@@ -81,8 +100,20 @@ class Manifest(BaseModel):
     samples_digest: str
     classes: tuple[str, ...]
     """Label k is `classes[k]`."""
-    info: dict[str, Any]
-    """In words and numbers for readers: data set, root, weights, counts, value range."""
+    info: Info
+    digest: str = ""
+    """Of the whole manifest but this line."""
+
+    def sealed(self) -> Manifest:
+        """The same with its digest filled in."""
+        return self.model_copy(update={"digest": self._own_digest()})
+
+    def _own_digest(self) -> str:
+        return text_digest(canonical_json(self.model_dump(mode="json", exclude={"digest"})))
+
+    @property
+    def intact(self) -> bool:
+        return self.digest == self._own_digest()
 
 
 def content_digest(columns: dict[str, Column]) -> str:
@@ -126,6 +157,8 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _check_consistency(manifest: Manifest, path: Path) -> None:
+    if not manifest.intact:
+        raise CacheDamagedError(f"{path} does not have its digest: it was changed or damaged.")
     if fingerprint(manifest.settings) != manifest.fingerprint:
         raise CacheDamagedError(f"{path}: the fingerprint does not belong to the settings in it.")
     if content_digest(manifest.columns) != manifest.content:
@@ -145,9 +178,11 @@ def _check_consistency(manifest: Manifest, path: Path) -> None:
 
 def scratch_folder(out: Path, key: str) -> Path:
     """Where `out` is made: next to it, on the same file system, named by fingerprint."""
+    out = out.resolve()
     return out.parent / f".{out.name}.work-{key}"
 
 
 def scratch_folders(out: Path) -> list[Path]:
     """All work in progress for `out`, whatever its fingerprint."""
+    out = out.resolve()
     return sorted(out.parent.glob(f".{out.name}.work-*")) if out.parent.is_dir() else []

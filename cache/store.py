@@ -37,7 +37,7 @@ class Bulk:
 
 
 class StoreWriter(Protocol):
-    """Fills one store below a scratch folder."""
+    """Fills one store: what is to be published in one folder, parts in another."""
 
     def create(self) -> None:
         """Declare the bulk column; called once, before any shard."""
@@ -49,7 +49,7 @@ class StoreWriter(Protocol):
         """The shard as it is on the disk.  Raises OSError or ValueError if it is not whole."""
 
     def finish(self, side: dict[str, Array], attributes: dict[str, Any]) -> None:
-        """All shards are there: add the side columns and close."""
+        """All shards are there: add the side columns and close.  May be done twice."""
 
 
 class StoreReader(Protocol):
@@ -64,13 +64,13 @@ class StoreReader(Protocol):
     def close(self) -> None: ...
 
 
-def _zarr() -> tuple[Callable[[Path, Bulk], StoreWriter], Callable[[Path], StoreReader]]:
+def _zarr() -> tuple[Callable[[Path, Path, Bulk], StoreWriter], Callable[[Path], StoreReader]]:
     from cache.zarr_store import ZarrReader, ZarrWriter
 
     return ZarrWriter, ZarrReader
 
 
-def _hdf5() -> tuple[Callable[[Path, Bulk], StoreWriter], Callable[[Path], StoreReader]]:
+def _hdf5() -> tuple[Callable[[Path, Path, Bulk], StoreWriter], Callable[[Path], StoreReader]]:
     from cache.hdf5_store import Hdf5Reader, Hdf5Writer
 
     return Hdf5Writer, Hdf5Reader
@@ -81,8 +81,9 @@ _STORES = {"zarr": _zarr, "hdf5": _hdf5}  # imported only when used: zarr takes 
 STORES = tuple(_STORES)
 
 
-def store_writer(store: str, folder: Path, bulk: Bulk) -> StoreWriter:
-    return _STORES[store]()[0](folder, bulk)
+def store_writer(store: str, folder: Path, work: Path, bulk: Bulk) -> StoreWriter:
+    """A store in `folder`, with `work` for what is not to be published."""
+    return _STORES[store]()[0](folder, work, bulk)
 
 
 def store_reader(store: str, folder: Path) -> StoreReader:

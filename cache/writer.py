@@ -3,18 +3,19 @@
     .NAME.work-<fingerprint>/     next to NAME, same file system
         plan.json                 what is being made
         records/00000.json        one per finished shard, written after its data
-        data.zarr | parts/
+        parts/                    HDF5's shards until they are assembled
+        cache/                    what will be NAME; its manifest is written last
     -> NAME/
 
-An interruption loses at most the shard in work.  The same command goes on
-where it stopped: a shard counts as done when its record is there and its data
-has the digests that the record says.
+An interruption loses at most the shard in work, whenever it comes: records go
+only after the rename.  The same command goes on where it stopped: a shard
+counts as done when its record is there and its data has the digests that the
+record says.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,14 +24,15 @@ from typing import Any
 import numpy as np
 
 from cache.digest import column_digest, file_digest, hex_digests
-from cache.errors import CacheExistsError
-from cache.files import remove_tree, sync, sync_tree, write_json, write_json_lines
+from cache.errors import CacheDamagedError, CacheExistsError
+from cache.files import put_in_place, sync_tree, write_json, write_json_lines
 from cache.fingerprint import Settings, canonical_json, differences, fingerprint, short
 from cache.schema import (
     MANIFEST,
     PROVENANCE,
     SAMPLES,
     SCHEMA,
+    Info,
     Kind,
     Manifest,
     column,
@@ -52,13 +54,13 @@ class CacheWriter:
         Raises:
             CacheExistsError: `out` is taken and `overwrite` is not set.
         """
-        self.out, self._kind, self._settings = out, kind, settings
+        self.out, self._kind, self._settings = out.resolve(), kind, settings
         self._store_name, self.bulk, self._overwrite = store, bulk, overwrite
-        refuse_taken(out, overwrite=overwrite)
+        refuse_taken(out, kind, overwrite=overwrite)
         self.fingerprint = fingerprint(settings)
         self.scratch = scratch_folder(out, short(self.fingerprint))
-        self._records = self.scratch / "records"
-        self._store = store_writer(store, self.scratch, bulk)
+        self._records, self._folder = self.scratch / "records", self.scratch / "cache"
+        self._store = store_writer(store, self._folder, self.scratch, bulk)
         self._prepare()
 
     def _prepare(self) -> None:
@@ -79,6 +81,7 @@ class CacheWriter:
             if self.scratch.exists():
                 shutil.rmtree(self.scratch)
             self._records.mkdir(parents=True)
+            self._folder.mkdir()
             self._store.create()
             write_json(path, plan)
 
@@ -109,9 +112,18 @@ class CacheWriter:
             raise ValueError(
                 f"shard {shard} must be {self.bulk.dtype} {expected}, got {rows.dtype} {rows.shape}"
             )
-        self._store.write_shard(shard, rows)
-        record = {"digests": hex_digests(rows), "note": note}
-        write_json(self._records / f"{shard:05d}.json", record)
+        try:
+            self._store.write_shard(shard, rows)
+            record = {"digests": hex_digests(rows), "note": note}
+            write_json(self._records / f"{shard:05d}.json", record)
+        except FileNotFoundError:
+            raise self._overtaken() from None
+
+    def _overtaken(self) -> CacheExistsError:
+        return CacheExistsError(
+            f"{self.scratch} vanished: another run is making {self.out} too, or has finished it. "
+            "Run the command again to see."
+        )
 
     def notes(self) -> list[dict[str, Any]]:
         """The notes of all shards, in order."""
@@ -126,7 +138,7 @@ class CacheWriter:
         side: dict[str, Array],
         samples: Iterable[dict[str, Any]],
         classes: tuple[str, ...],
-        info: dict[str, Any],
+        info: Info,
         provenance: dict[str, Any],
     ) -> Manifest:
         """Add the side columns and the manifest, then rename the scratch folder to `out`."""
@@ -139,8 +151,8 @@ class CacheWriter:
         columns[self.bulk.name] = column(self.bulk.dtype, self.bulk.shape, columns["digest"].digest)
         about = {"fingerprint": self.fingerprint, "settings": self._settings, "classes": classes}
         self._store.finish(side, {"lgr_pipe": json.dumps(about)})
-        write_json_lines(self.scratch / SAMPLES, samples)
-        write_json(self.scratch / PROVENANCE, provenance)
+        write_json_lines(self._folder / SAMPLES, samples)
+        write_json(self._folder / PROVENANCE, provenance)
         manifest = Manifest.model_validate(
             {
                 "kind": self._kind,
@@ -152,66 +164,77 @@ class CacheWriter:
                 "bulk": self.bulk.name,
                 "columns": dict(sorted(columns.items())),
                 "content": content_digest(columns),
-                "samples_digest": file_digest(self.scratch / SAMPLES),
+                "samples_digest": file_digest(self._folder / SAMPLES),
                 "classes": classes,
                 "info": info,
             }
-        )
+        ).sealed()
         self._release(manifest)
         return manifest
 
     def _release(self, manifest: Manifest) -> None:
-        """The manifest ends the work; records and plan are folded into it and go."""
-        shutil.rmtree(self._records)
-        for leftover in ("plan.json", "state.npy"):
-            (self.scratch / leftover).unlink(missing_ok=True)
-        write_json(self.scratch / MANIFEST, manifest.model_dump(mode="json"))
-        sync_tree(self.scratch)
-        refuse_taken(self.out, overwrite=self._overwrite)
-        if self.out.exists():
-            remove_tree(self.out)
-        os.rename(self.scratch, self.out)  # noqa: PTH104 -- Path.rename would hide that it is the commit
-        sync(self.out.parent)
+        """The manifest ends the work; the rename publishes it; only then the scratch goes.
+
+        What is replaced is kept in the scratch folder until the new cache is in its place.
+        """
+        write_json(self._folder / MANIFEST, manifest.model_dump(mode="json"))
+        sync_tree(self._folder)
+        refuse_taken(self.out, self._kind, overwrite=self._overwrite)
+        try:
+            put_in_place(self._folder, self.out, self.scratch / "replaced")
+        except FileNotFoundError:
+            raise self._overtaken() from None
+        shutil.rmtree(self.scratch)
 
 
-def refuse_taken(out: Path, *, overwrite: bool) -> None:
+def refuse_taken(out: Path, kind: Kind, *, overwrite: bool) -> None:
     """Raise CacheExistsError if publishing to `out` would destroy something.
 
-    An empty folder is free.  `overwrite` allows a finished cache to be
-    replaced, and nothing else: no option deletes a folder of other things.
+    An empty folder is free.  `overwrite` allows a cache of the same kind to be
+    replaced (a damaged one too), and nothing else: no option deletes a folder
+    of other things.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    is_cache = out.is_dir() and (out / MANIFEST).is_file()
-    if overwrite and is_cache:
-        return
-    advice = (
-        "add --overwrite to replace it, or choose another --out"
-        if is_cache
-        else "choose another --out"
-    )
-    raise CacheExistsError(f"{out} exists already: {advice}.")
+    if not (out / MANIFEST).is_file():
+        raise CacheExistsError(f"{out} exists already: choose another --out.")
+    try:
+        found: str = read_manifest(out).kind
+    except CacheDamagedError:
+        found = kind
+    if found != kind:
+        raise CacheExistsError(
+            f"{out} exists already and is a cache of {found}: choose another --out."
+        )
+    if not overwrite:
+        raise CacheExistsError(
+            f"{out} exists already: add --overwrite to replace it, or choose another --out."
+        )
 
 
-def existing_match(out: Path, settings: Settings, *, overwrite: bool) -> Manifest | None:
-    """The manifest of `out` if it is finished and exactly what `settings` ask for.
+def existing_match(
+    out: Path, kind: Kind, settings: Settings, store: str, *, overwrite: bool
+) -> Manifest | None:
+    """The manifest of `out` if it is finished and exactly what is asked for.
 
-    None if nothing is there yet.
+    None if it is to be made: nothing is there yet, or it is to be overwritten.
 
     Raises:
-        CacheExistsError: `out` is taken by something else (and not to be
-            overwritten); the text names the fields that differ.
+        CacheExistsError: `out` is taken by something else; the text names the
+            fields that differ.
+        CacheDamagedError: `out` has a manifest that cannot be read.
     """
-    if not (out / MANIFEST).is_file():
-        refuse_taken(out, overwrite=overwrite)
+    if overwrite or not (out / MANIFEST).is_file():
+        refuse_taken(out, kind, overwrite=overwrite)
         return None
     found = read_manifest(out)
-    if found.fingerprint == fingerprint(settings):
-        return found
-    if overwrite:
-        return None
-    lines = "\n  ".join(differences(settings, found.settings))
-    raise CacheExistsError(
-        f"{out} exists already and is another cache. What differs:\n  {lines}\n"
-        "Add --overwrite to replace it, or choose another --out."
-    )
+    lines = differences({**settings, "store": store}, {**found.settings, "store": found.store})
+    if lines:
+        shown = "\n  ".join(lines)
+        raise CacheExistsError(
+            f"{out} exists already and is another cache. What differs:\n  {shown}\n"
+            "Add --overwrite to replace it, or choose another --out."
+        )
+    leftover = scratch_folder(out, short(found.fingerprint))
+    shutil.rmtree(leftover, ignore_errors=True)  # of a run that was killed after its rename
+    return found

@@ -24,7 +24,8 @@ _CODECS = (BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec)  # nothing else is
 
 
 class ZarrWriter:
-    def __init__(self, folder: Path, bulk: Bulk) -> None:
+    def __init__(self, folder: Path, work: Path, bulk: Bulk) -> None:
+        del work  # a shard is a file of its own from the start
         self._path, self._bulk = folder / FOLDER, bulk
 
     def create(self) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel
 
+from cache.errors import Refused
 from pipeline.console import Guarded
 from pipeline.params import (
     CropParams,
@@ -155,6 +156,8 @@ def extract(
     from pipeline import device as devices
     from pipeline import stage_one
 
+    if root is not None and not root.is_dir():
+        raise Refused(f"There is no folder {root}.")
     settings = resolve(
         params,
         {

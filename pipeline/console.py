@@ -23,7 +23,12 @@ from rich.progress import (
 from rich.text import Text
 from typer.core import TyperGroup
 
-from cache.errors import Refused
+from cache.errors import CacheDamagedError, Refused
+
+# A path that cannot be used as it was given: the user's to mend, like any other mistake.
+_WRONG_PLACE = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+)
 
 _err = Console(stderr=True, highlight=False)
 
@@ -93,6 +98,11 @@ class Guarded(TyperGroup):
             return super().invoke(ctx)
         except Refused as error:
             say(f"Error: {error}")
+            if isinstance(error, CacheDamagedError):
+                say(
+                    "Fetch the cache again from where it came, or make it again: "
+                    "the same crop or extract command with --overwrite."
+                )
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             say("Interrupted. What was finished is kept; the same command goes on from there.")
@@ -110,6 +120,11 @@ class Guarded(TyperGroup):
             place = f"{error.filename}: " if error.filename else ""
             hint = " What was finished is kept; make room and run it again." if full else ""
             say(f"Error: {place}{error.strerror}.{hint}")
+            raise typer.Exit(2 if error.errno in _WRONG_PLACE else 1) from None
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and "allocate" not in str(error):
+                raise
+            say(f"Error: there is not enough memory for these settings. {error}")
             raise typer.Exit(1) from None
 
 

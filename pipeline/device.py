@@ -15,7 +15,7 @@ def choose(wanted: str) -> str:
     """
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted.startswith("cuda"):
+    if wanted == "cuda":
         if not torch.cuda.is_available():
             raise Refused(
                 "--device cuda: this machine has no usable GPU. Use --device cpu or auto."

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from cache.errors import Refused
+from stages import strategies
 
 Option = int | float | str | bool
 
@@ -38,7 +39,7 @@ class DrawParams(_Section):
 
 
 class CropParams(_Section):
-    margin: float = Field(default=0.2, ge=0, le=4)
+    margin: float = Field(default=0.2, ge=0, le=4, allow_inf_nan=False)
     """Widen the face box by this share of its width and height"""
     size: int = Field(default=100, ge=32, le=1024)
     """Width and height of a crop in pixels"""
@@ -72,7 +73,7 @@ class TrainParams(_Section):
     """Iterations for each task"""
     batch_size: int = Field(default=128, ge=1)
     """Rows of the current task in a batch; replay adds as many"""
-    lr: float = Field(default=1e-4, gt=0)
+    lr: float = Field(default=1e-4, gt=0, allow_inf_nan=False)
     """Learning rate of Adam"""
     seeds: str = "0-2"
     """Seeds, as 0-2 or 0,3,7; each is one full run"""
@@ -101,6 +102,16 @@ class Params(_Section):
     options: dict[str, dict[str, Option]] = Field(default_factory=dict)
     """Options of single strategies, by name"""
 
+    @field_validator("strategies", "options")
+    @classmethod
+    def _strategies_exist(cls, value: Any) -> Any:
+        for name in value:
+            if name not in strategies.names():
+                raise ValueError(
+                    f"there is no strategy {name!r}; there are {', '.join(strategies.names())}"
+                )
+        return value
+
 
 def parse_seeds(text: str) -> list[int]:
     """
@@ -117,9 +128,12 @@ def parse_seeds(text: str) -> list[int]:
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise ValueError(f"seeds must look like 0-2 or 0,3,7, got {text!r}")
-        seeds += range(int(first), int(last or first) + 1)
-    if not seeds or len(seeds) != len(set(seeds)):
-        raise ValueError(f"seeds must be different and at least one, got {text!r}")
+        span = range(int(first), int(last or first) + 1)
+        if not 1 <= len(span) <= 10_000:
+            raise ValueError(f"seeds must rise from the first to the last, got {part.strip()!r}")
+        seeds += span
+    if len(seeds) != len(set(seeds)):
+        raise ValueError(f"seeds must be different, got {text!r}")
     return seeds
 
 
@@ -147,10 +161,10 @@ def resolve(path: Path | None, overrides: dict[str, Any]) -> Params:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        loaded = yaml.safe_load(path.read_text())
+        loaded = yaml.safe_load(path.read_bytes())
     except OSError as error:
         raise Refused(f"{path} cannot be read: {error.strerror}.") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise Refused(f"{path} is no YAML: {error}") from None
     if not isinstance(loaded, dict):
         raise Refused(f"{path} must hold sections such as dataset: and train:.")

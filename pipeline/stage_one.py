@@ -1,4 +1,7 @@
-"""Wire stage one: settings -> data set -> crops -> latents, with bars and summaries."""
+"""Wire stage one: settings -> data set -> crops -> latents, with bars and summaries.
+
+Everything that can be refused is refused before anything is made.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cache.errors import Refused
+from cache.errors import CacheMismatchError, Refused
 from cache.files import tree_bytes
+from cache.fingerprint import differences, fingerprint
 from cache.schema import Manifest
+from cache.writer import existing_match
 from pipeline.console import bytes_text, progress, say, summary
 from pipeline.params import Params
 from stages.datasets import read
 from stages.datasets.sample import Dataset
-from stages.extract.crop import make_crops
+from stages.extract.crop import crop_settings, make_crops
 from stages.extract.faces import CropSettings
 
 
@@ -25,12 +30,16 @@ def cores() -> int:
 
 def crop(params: Params, out: Path, *, workers: int, overwrite: bool) -> None:
     """Make the crop cache `out`."""
-    dataset = _dataset(params)
+    dataset, settings = _dataset(params), CropSettings(**params.crop.model_dump())
+    wanted = crop_settings(dataset, settings)
+    if existing_match(out, "crops", wanted, params.store, overwrite=overwrite) is not None:
+        _nothing_to_do(out)
+        return
     started = time.time()
     with progress("crop", dataset.size, "images") as tick:
         manifest, made = make_crops(
             dataset,
-            CropSettings(**params.crop.model_dump()),
+            settings,
             out,
             store=params.store,
             workers=workers,
@@ -45,23 +54,32 @@ def extract(
 ) -> None:
     """Make the latent cache `out`, and the crops first where they are missing."""
     from cache.reader import Cache
-    from stages.extract.backbones import BACKBONES
-    from stages.extract.latents import RootSettings, make_latents
+    from stages.extract.latents import RootSettings, latent_settings, make_latents
+    from stages.extract.weights import check_names, load
 
-    if params.extract.backbone not in BACKBONES:
-        raise Refused(
-            f"Unknown backbone {params.extract.backbone!r}. Known: {', '.join(BACKBONES)}."
-        )
-    _check_weights(params.extract.weights)
-    _ensure_crops(params, crops, workers)
+    if crops.resolve() == out.resolve():
+        raise Refused(f"--out and --crops are the same folder, {out}: choose another --out.")
+    settings = RootSettings(**params.extract.model_dump())
+    check_names(settings.backbone, settings.weights)
+    missing = not crops.exists() or (crops.is_dir() and not any(crops.iterdir()))
+    key = _expected_crops(params) if missing else _checked_crops(params, crops)
+    weights = load(settings.backbone, settings.weights, settings.weights_seed)
+    wanted = latent_settings(key, settings, weights)
+    if existing_match(out, "latents", wanted, params.store, overwrite=overwrite) is not None:
+        _nothing_to_do(out)
+        return
+    if missing:
+        say(f"There are no crops at {crops} yet: making them first.")
+        crop(params, crops, workers=workers, overwrite=False)
     started = time.time()
     with Cache(crops) as cache:
-        images: dict[str, int] = cache.manifest.info["images"]
+        images = cache.manifest.info.images
         usable = cache.manifest.rows - images["failed"]
-        with progress(f"extract {params.extract.backbone}", usable, "images") as tick:
+        with progress(f"extract {settings.backbone}", usable, "images") as tick:
             manifest, made = make_latents(
                 cache,
-                RootSettings(**params.extract.model_dump()),
+                settings,
+                weights,
                 out,
                 store=params.store,
                 device=device,
@@ -71,30 +89,32 @@ def extract(
     _summary(out, manifest, made, time.time() - started)
 
 
-def _ensure_crops(params: Params, crops: Path, workers: int) -> None:
-    """Make the crops, or check that those at `crops` are the ones that the settings ask for.
+def _expected_crops(params: Params) -> str:
+    """The fingerprint that the crops will have."""
+    settings = CropSettings(**params.crop.model_dump())
+    return fingerprint(crop_settings(_dataset(params), settings))
 
-    Without a --root the crops are taken as they are: who only has a shared
-    crop cache has no images to compare it with.
+
+def _checked_crops(params: Params, crops: Path) -> str:
+    """The fingerprint of the crops at `crops`, which must be what the settings ask for.
+
+    Without the images (who only has a shared crop cache) the data set cannot be
+    compared, but the way of cropping can.
     """
     from cache.reader import Cache
-    from stages.extract.crop import crop_settings
 
-    if not crops.exists():
-        say(f"There are no crops at {crops} yet: making them first.")
-        crop(params, crops, workers=workers, overwrite=False)
-        return
+    settings = CropSettings(**params.crop.model_dump())
+    root = params.dataset.root
     with Cache(crops) as cache:
-        root = params.dataset.root
-        given = root is not None and root.is_dir()
-        settings = CropSettings(**params.crop.model_dump())
-        cache.expect("crops", crop_settings(_dataset(params), settings) if given else None)
-
-
-def _check_weights(weights: str) -> None:
-    """Before any work: a weight file that is not there."""
-    if weights not in ("imagenet", "random") and not Path(weights).is_file():
-        raise Refused(f"--weights must be imagenet, random or a file; there is no file {weights}.")
+        cache.expect("crops")
+        if root is not None and root.is_dir():
+            cache.expect("crops", crop_settings(_dataset(params), settings))
+        found = {"crop": cache.manifest.settings.get("crop", {})}
+        lines = differences({"crop": settings.fingerprinted()}, found)
+        if lines:
+            shown = "\n  ".join(lines)
+            raise CacheMismatchError(f"{crops} was cropped otherwise than asked for:\n  {shown}")
+        return cache.manifest.fingerprint
 
 
 def _dataset(params: Params) -> Dataset:
@@ -103,24 +123,27 @@ def _dataset(params: Params) -> Dataset:
     return read(params.dataset.name, params.dataset.root)
 
 
-def _summary(out: Path, manifest: Manifest, made: bool, seconds: float) -> None:
-    if not made:
-        say(f"{out} is finished already and is what was asked for: nothing to do.")
-        return
-    images: dict[str, int] = manifest.info["images"]
+def _nothing_to_do(out: Path) -> None:
+    say(f"{out} is finished already and is what was asked for: nothing to do.")
+
+
+def _summary(out: Path, manifest: Manifest, made: int, seconds: float) -> None:
+    images = manifest.info.images
     total = sum(images.values())
     rows: dict[str, Any] = {
         "images": total,
         "faces found": f"{images['found']} ({100 * images['found'] / total:.1f} %)",
         "no face, whole image taken": images["whole"],
         "failed": images["failed"],
-        "images per second": f"{manifest.rows / seconds:.1f}",
-        "bytes": bytes_text(tree_bytes(out)),
     }
+    if made < manifest.rows:
+        rows["made by an earlier run"] = manifest.rows - made
+    rows["images per second"] = f"{made / seconds:.1f}"
+    rows["bytes"] = bytes_text(tree_bytes(out))
     if manifest.kind == "latents":
-        rows["weights"] = manifest.info["weights"]
+        rows["weights"] = manifest.info.weights
         rows["latents"] = " x ".join(str(n) for n in manifest.columns["latents"].shape)
     rows["fingerprint"] = manifest.fingerprint
     summary(f"{out} is finished.", rows)
     if images["failed"]:
-        say(f"The failed images and the reasons are in {out}/samples.jsonl.")
+        say("The failed images and the reasons are in samples.jsonl of the crops.")

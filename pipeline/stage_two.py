@@ -45,9 +45,9 @@ def train(
     with Cache(cache_path) as cache:
         cache.expect("latents")
         info, manifest = cache.manifest.info, cache.manifest
-        if backbone is not None and info["backbone"] != backbone:
+        if backbone is not None and info.backbone != backbone:
             raise CacheMismatchError(
-                f"{cache_path} holds latents of {info['backbone']}, --backbone asks for {backbone}."
+                f"{cache_path} holds latents of {info.backbone}, --backbone asks for {backbone}."
             )
         groups = cut_classes(manifest.classes, params.train.tasks, uneven=params.train.uneven)
         scenario = make_scenario(
@@ -62,6 +62,7 @@ def train(
         latents = torch.from_numpy(cache.bulk("float32")).to(device)
     data = Data(latents, torch.from_numpy(scenario.targets).to(device))
     seeds = parse_seeds(params.train.seeds)
+    out.mkdir(parents=True, exist_ok=True)  # now, not after an hour of training
     runs = []
     with progress(f"train {strategy}", params.train.iters * len(groups) * len(seeds), "it") as tick:
         for seed in seeds:
@@ -74,7 +75,7 @@ def train(
                 lr=params.train.lr,
                 seed=seed,
                 device=device,
-                unit_range=info["value_range"] == [0.0, 1.0],
+                unit_range=info.value_range == (0.0, 1.0),
                 tick=lambda: tick(1),
             )
             outcome = run(method.Method(setup, options), data, scenario)
@@ -82,9 +83,9 @@ def train(
     accuracies = [entry["average_accuracy"] for entry in runs]
     metrics = {
         "strategy": strategy,
-        "dataset": info["dataset"],
-        "backbone": info["backbone"],
-        "weights": info["weights"],
+        "dataset": info.dataset,
+        "backbone": info.backbone,
+        "weights": info.weights,
         "scenario": scenario.name,
         "tasks": len(scenario.tasks),
         "class_order": list(scenario.class_order),
@@ -118,7 +119,7 @@ def read_options(strategy: str, given: dict[str, Any]) -> Any:
         raise Refused(
             f"{strategy} has no option --{strange[0].replace('_', '-')}. "
             f"{'Its options: ' + has if has else 'It has no options of its own'}; "
-            "lgr-pipe train --help lists those of all strategies."
+            "train's own are in lgr-pipe train --help, all strategies' in lgr-pipe strategies."
         )
     try:
         return TypeAdapter(kind).validate_python(named)
@@ -170,7 +171,6 @@ def _write(
     metrics: dict[str, Any],
 ) -> None:
     """run.json, then metrics.json: its presence says that the run is finished."""
-    out.mkdir(parents=True, exist_ok=True)
     (out / METRICS).unlink(missing_ok=True)
     write_json(
         out / RUN,
@@ -194,11 +194,12 @@ def _write(
 
 def _sentence(metrics: dict[str, Any], out: Path) -> str:
     mean, sd = metrics["average_accuracy_mean"], metrics["average_accuracy_sd"]
+    runs = metrics["runs"]
     spread = "" if sd is None else f" ± {100 * sd:.2f}"
-    floor = metrics["runs"][0]["majority_floor"]
-    seconds = sum(entry["train_seconds"] for entry in metrics["runs"])
+    seeds = f"{len(runs)} seed{'s' * (len(runs) > 1)}"
+    seconds = sum(entry["train_seconds"] for entry in runs)
     return (
-        f"{metrics['strategy']}: accuracy {100 * mean:.2f}{spread} % over {len(metrics['runs'])} "
-        f"seeds (majority floor {100 * floor:.2f} %), {seconds:.1f} s of training; "
+        f"{metrics['strategy']}: accuracy {100 * mean:.2f}{spread} % over {seeds} "
+        f"(majority floor {100 * runs[0]['majority_floor']:.2f} %), {seconds:.1f} s of training; "
         f"weights: {metrics['weights']}. Written to {out}"
     )

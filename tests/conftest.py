@@ -58,12 +58,14 @@ def latents(crops: Path) -> Path:
     """Latents of them (zarr): a random MobileNet-V2, 1280-d."""
     from cache.reader import Cache
     from stages.extract.latents import RootSettings, make_latents
+    from stages.extract.weights import load
 
     out = crops.parent / "mobilenet_v2"
     with Cache(crops) as cache:
         make_latents(
             cache,
             RootSettings(backbone="mobilenet_v2", weights="random"),
+            load("mobilenet_v2", "random", 0),
             out,
             store="zarr",
             device="cpu",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from pydantic import ValidationError
 
 from cache.errors import (
     CacheDamagedError,
@@ -25,7 +27,7 @@ from cache.errors import (
     Refused,
 )
 from cache.reader import Cache
-from cache.schema import MANIFEST, scratch_folders
+from cache.schema import MANIFEST, Info, Manifest, scratch_folders
 from cache.store import STORES, Bulk
 from cache.writer import CacheWriter, existing_match
 
@@ -60,7 +62,7 @@ def make(
             "split": (np.arange(n) % 3 == 0).astype(np.uint8),
         }
         samples = [{"row": k, "id": f"{k}.png"} for k in range(n)]
-        writer.publish(side, samples, ("a", "b"), {}, {"made": "now"})
+        writer.publish(side, samples, ("a", "b"), Info(dataset="d", images={}), {"made": "now"})
     return todo
 
 
@@ -135,10 +137,81 @@ def test_interrupted_work_goes_on_at_the_shard(
         assert np.array_equal(cache.bulk(), rows)
 
 
+@pytest.mark.parametrize("moment", ["write manifest", "replace", "rename", "clean"])
+def test_a_kill_while_publishing_loses_nothing(
+    tmp_path: Path,
+    store: str,
+    rows: np.ndarray,
+    moment: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Cut off at each step; the old cache or the new one is whole, and no shard is made twice."""
+    out = tmp_path / "c"
+    make(out, store, rows)
+
+    class KilledError(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise KilledError
+
+    rename, rmtree = Path.rename, shutil.rmtree
+
+    def die_at_the_scratch_folder(path: Path, **words: bool) -> None:
+        if path.name.startswith(".c.work-"):
+            raise KilledError
+        rmtree(path, **words)
+
+    def die_at_second_rename(self: Path, target: Path) -> Path:
+        if self.name == "cache":
+            raise KilledError
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        if moment == "write manifest":
+            patch.setattr("cache.writer.put_in_place", die)
+        elif moment == "replace":
+            patch.setattr(Path, "rename", die)
+        elif moment == "rename":
+            patch.setattr(Path, "rename", die_at_second_rename)
+        else:
+            patch.setattr(shutil, "rmtree", die_at_the_scratch_folder)
+        with pytest.raises(KilledError):
+            make(out, store, rows + 1, overwrite=True)
+    if moment in ("write manifest", "replace"):
+        with Cache(out) as cache:
+            assert np.array_equal(cache.bulk(), rows)
+    if moment != "clean":
+        assert make(out, store, rows + 1, overwrite=True) == []
+    assert existing_match(out, "latents", SETTINGS, store, overwrite=False) is not None
+    with Cache(out) as cache:
+        assert np.array_equal(cache.bulk(), rows + 1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c"]
+
+
+def test_a_link_to_a_cache_is_followed(tmp_path: Path, store: str, rows: np.ndarray) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    make(tmp_path / "link", store, rows)
+    assert (tmp_path / "link").is_symlink()
+    with Cache(tmp_path / "link") as cache:
+        assert np.array_equal(cache.bulk(), rows)
+
+
+def test_overwrite_mends_a_damaged_cache(tmp_path: Path, store: str, rows: np.ndarray) -> None:
+    make(tmp_path / "c", store, rows)
+    (tmp_path / "c" / MANIFEST).write_text("{")
+    with pytest.raises(CacheDamagedError):
+        existing_match(tmp_path / "c", "latents", SETTINGS, store, overwrite=False)
+    assert make(tmp_path / "c", store, rows, overwrite=True) == [0, 1, 2]
+    with Cache(tmp_path / "c") as cache:
+        assert np.array_equal(cache.bulk(), rows)
+
+
 def test_a_damaged_shard_is_made_again(tmp_path: Path, store: str, rows: np.ndarray) -> None:
     make(tmp_path / "c", store, rows, stop_after=2)
     (scratch,) = scratch_folders(tmp_path / "c")
-    name = "parts/00000.npy" if store == "hdf5" else "data.zarr/latents/c/0/0"
+    name = "parts/00000.npy" if store == "hdf5" else "cache/data.zarr/latents/c/0/0"
     data = bytearray((scratch / name).read_bytes())
     data[len(data) // 2] ^= 1
     (scratch / name).write_bytes(data)
@@ -206,10 +279,10 @@ def test_mistakes_are_named(tmp_path: Path, store: str, rows: np.ndarray) -> Non
 def test_nothing_is_overwritten_by_accident(tmp_path: Path, store: str, rows: np.ndarray) -> None:
     out = tmp_path / "c"
     make(out, store, rows)
-    assert existing_match(out, SETTINGS, overwrite=False) is not None
+    assert existing_match(out, "latents", SETTINGS, store, overwrite=False) is not None
     other = {**SETTINGS, "seed": 1}
     with pytest.raises(CacheExistsError, match="seed: expected 1, found 0"):
-        existing_match(out, other, overwrite=False)
+        existing_match(out, "latents", other, store, overwrite=False)
     with pytest.raises(CacheExistsError):
         make(out, store, rows, settings_=other)
     make(out, store, rows + 1, settings_=other, overwrite=True)
@@ -265,6 +338,8 @@ def test_plain_zarr_and_h5py_open_it(tmp_path: Path, rows: np.ndarray) -> None:
     ("change", "says"),
     [
         ({"rows": 5}, "shape"),
+        ({"label": "seal broken"}, "not a manifest"),
+        ({"classes": ["b", "a"], "unsealed": True}, "does not have its digest"),
         ({"kind": "secrets"}, "not a manifest"),
         ({"extra": 1}, "not a manifest"),
         ({"settings": {"seed": 5}}, "fingerprint"),
@@ -277,7 +352,11 @@ def test_a_manifest_that_lies_is_refused(
 ) -> None:
     make(tmp_path / "c", "zarr", rows)
     path = tmp_path / "c" / MANIFEST
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    lie = {**json.loads(path.read_text()), **change}
+    if not lie.pop("unsealed", False):
+        with contextlib.suppress(ValidationError):  # a liar would seal it
+            lie = Manifest.model_validate(lie).sealed().model_dump(mode="json")
+    path.write_text(json.dumps(lie))
     with pytest.raises(CacheDamagedError, match=says):
         Cache(tmp_path / "c")
 

@@ -78,12 +78,20 @@ def test_the_same_seed_gives_the_same_metrics(lgr_pipe: Run, latents: Path, tmp_
 
 def _mistakes(latents: Path, drawn: Path, tmp: Path) -> list[tuple[str, tuple[object, ...], str]]:
     train = ("train", "--cache", latents, "--out", tmp / "r")
-    extract = ("extract", "--root", drawn, "--dataset", "drawn", "--out", tmp / "l")
+    extract = ("extract", "--root", drawn, "--dataset", "drawn", "--out", tmp / "l",
+               "--backbone", "resnet18", "--weights", "random")  # fmt: skip
     (tmp / "empty").mkdir()
     (tmp / "full").mkdir()
     (tmp / "full" / "love.txt").write_text("dear")
     (tmp / "table").mkdir()
     (tmp / "table" / "labels.csv").write_text("image,expression,subject\ngone.png,a,s\n")
+    (tmp / "labels").mkdir()
+    (tmp / "labels" / "labels.csv").write_text("image,expression,subject\na.png,joy,s\n")
+    (tmp / "labels" / "a.png").write_bytes(b"")
+    (tmp / "latin").mkdir()
+    (tmp / "latin" / "labels.csv").write_bytes(
+        "image,expression,subject\né.png,a,s\n".encode("latin-1")
+    )
     return [
         ("no folder", ("crop", "--root", tmp / "no", "--out", tmp / "c"), "There is no folder"),
         ("no images", ("crop", "--root", tmp / "empty", "--out", tmp / "c"), "no images in"),
@@ -97,6 +105,15 @@ def _mistakes(latents: Path, drawn: Path, tmp: Path) -> list[tuple[str, tuple[ob
         ("device", (*extract, "--device", "tpu"), "--device must be"),
         ("crops taken", (*extract, "--crops", tmp / "full"), "no manifest.json"),
         ("other crops", (*extract, "--crops", latents.parent / "crops", "--size", "64"), "crop.size: expected 64, found 100"),
+        ("no root folder", ("extract", "--root", tmp / "no", "--crops", latents.parent / "crops", "--out", tmp / "l"), "There is no folder"),
+        ("crops otherwise", ("extract", "--crops", latents.parent / "crops", "--margin", "0.5", "--backbone", "resnet18", "--weights", "random", "--out", tmp / "l"), "crop.margin: expected 0.5, found 0.2"),
+        ("out is crops", (*extract, "--crops", tmp / "l"), "the same folder"),
+        ("latents over crops", (*extract, "--crops", tmp / "new", "--out", latents.parent / "crops", "--overwrite"), "is a cache of crops"),
+        ("another store", ("extract", "--crops", latents.parent / "crops", "--backbone", "mobilenet_v2", "--weights", "random", "--store", "hdf5", "--out", latents), "store: expected 'hdf5', found 'zarr'"),
+        ("file as folder", ("train", "--strategy", "none", "--cache", latents, "--out", tmp / "full" / "love.txt" / "r"), "Not a directory"),
+        ("infinite", (*train, "--strategy", "none", "--lr", "inf"), "finite"),
+        ("other labels", ("crop", "--dataset", "drawn", "--root", tmp / "labels", "--out", tmp / "c"), "no class joy"),
+        ("latin", ("crop", "--root", tmp / "latin", "--out", tmp / "c"), "UTF-8"),
         ("another cache", ("extract", "--crops", latents.parent / "crops", "--backbone", "resnet18", "--weights", "random", "--out", latents), "root.backbone: expected 'resnet18', found 'mobilenet_v2'"),
         ("strategy", (*train, "--strategy", "lgr++"), "Known: joint, lgr, lgr+d, lr, none"),
         ("tasks", (*train, "--strategy", "none", "--tasks", "3"), "Each would get: task 1: anger, happiness, sadness; task 2"),
@@ -185,13 +202,14 @@ def test_killed_extract_resumes_at_the_shard(lgr_pipe: Run, crops: Path, tmp_pat
         "from cache.reader import Cache\n"
         "from cache import writer\n"
         "from stages.extract.latents import RootSettings, make_latents\n"
+        "from stages.extract.weights import load\n"
         "write, count = writer.CacheWriter.write, [0]\n"
         "def counted(*words):\n"
         "    write(*words); count[0] += 1\n"
         "    if count[0] == {kill}: os.kill(os.getpid(), signal.SIGKILL)\n"
         "writer.CacheWriter.write = counted\n"
         f"with Cache(Path({str(crops)!r})) as cache:\n"
-        "    make_latents(cache, RootSettings('alexnet', 'random'), Path({out!r}), store='zarr',\n"
+        "    make_latents(cache, RootSettings('alexnet', 'random'), load('alexnet', 'random', 0), Path({out!r}), store='zarr',\n"
         "        device='cpu', overwrite=False, tick=lambda n: None, shard_rows=32)\n"
         "print(count[0])\n"
     )

@@ -77,7 +77,7 @@ def test_cached_latents_are_the_roots(crops: Path, latents: Path) -> None:
     """For the same crops, max abs difference <= 1e-5, in other batches than the cache's."""
     root = Root(random_network("mobilenet_v2", 0), "sigmoid", "none")
     with Cache(crops) as crop_cache, Cache(latents) as cache:
-        info = cache.manifest.info["calibration"]
+        info = cache.manifest.info.calibration
         mean, deviation = (
             torch.from_numpy(np.frombuffer(base64.b64decode(info[k]), "<f4").copy())
             for k in ("mean", "deviation")
@@ -93,8 +93,8 @@ def test_random_latents_vary(latents: Path) -> None:
     """Calibrated to unit deviation before the sigmoid: about 0.2 after it, not 0.003."""
     with Cache(latents) as cache:
         train = cache.bulk()[cache.split_rows("train")]
-        assert cache.manifest.info["weights"] == "random (seed 0, calibrated)"
-        assert cache.manifest.info["pretrained"] is False
+        assert cache.manifest.info.weights == "random (seed 0, calibrated)"
+        assert cache.manifest.info.pretrained is False
     assert 0.15 < float(train.std(0).mean()) < 0.25
     assert abs(float(train.mean()) - 0.5) < 0.02
 
@@ -191,6 +191,16 @@ def test_images_as_they_come(tmp_path: Path) -> None:
     assert decode(tmp_path / "side.jpg").size == (30, 20)
 
 
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
+    values = np.linspace(0, 65535, 100, dtype=np.uint16).reshape(10, 10)
+    Image.fromarray(values).save(tmp_path / "x.png")
+    decoded = np.asarray(decode(tmp_path / "x.png"))[..., 0]
+    assert np.array_equal(decoded, (values // 257).astype(np.uint8))
+    Image.fromarray(np.zeros((4, 4), dtype=np.float32)).save(tmp_path / "f.tif")
+    with pytest.raises(UndecodableError, match="floating-point"):
+        decode(tmp_path / "f.tif")
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [(b"", "not an image"), (b"GIF89a nonsense", None), (b"hello", "not an image")],
@@ -235,14 +245,14 @@ def test_no_row_is_dropped_silently(folder: Path, tmp_path: Path) -> None:
         dataset, CropSettings(), tmp_path / "crops", store="hdf5", workers=1, overwrite=False,
         tick=_nothing,
     )  # fmt: skip
-    assert made
-    assert manifest.info["images"] == {"found": 0, "whole": 6, "failed": 1}
+    assert made == 7
+    assert manifest.info.images == {"found": 0, "whole": 6, "failed": 1}
     with Cache(tmp_path / "crops") as cache:
         broken = next(s for s in cache.samples() if s["status"] == "failed")
         assert (broken["id"], broken["reason"]) == ("calm/broken.png", "not an image")
         make_latents(
-            cache, RootSettings("resnet18", "random"), tmp_path / "latents", store="hdf5",
-            device="cpu", overwrite=False, tick=_nothing,
+            cache, RootSettings("resnet18", "random"), load("resnet18", "random", 0),
+            tmp_path / "latents", store="hdf5", device="cpu", overwrite=False, tick=_nothing,
         )  # fmt: skip
     with Cache(tmp_path / "latents") as latent_cache:
         assert latent_cache.manifest.rows == 6
@@ -260,15 +270,15 @@ def test_workers_change_nothing(drawn: Path, crops: Path, tmp_path: Path) -> Non
     with Cache(crops) as cache:
         assert cache.manifest.content == manifest.content
         assert cache.manifest.fingerprint == manifest.fingerprint
-        assert cache.manifest.info["images"]["found"] >= 93
+        assert cache.manifest.info.images["found"] >= 93
 
 
 def test_half_precision_is_half_the_bytes(crops: Path, latents: Path, tmp_path: Path) -> None:
     with Cache(crops) as cache:
         settings = RootSettings("mobilenet_v2", "random", dtype="float16")
         make_latents(
-            cache, settings, tmp_path / "half", store="zarr", device="cpu", overwrite=False,
-            tick=_nothing,
+            cache, settings, load("mobilenet_v2", "random", 0), tmp_path / "half", store="zarr",
+            device="cpu", overwrite=False, tick=_nothing,
         )  # fmt: skip
     with Cache(tmp_path / "half") as half, Cache(latents) as full:
         assert half.bulk().dtype == np.float16

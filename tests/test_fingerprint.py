@@ -76,7 +76,7 @@ def test_latents_depend_on_crops_root_and_type(crops: Path) -> None:
     with Cache(crops) as cache:
 
         def key(settings: RootSettings, w: Weights = weights) -> str:
-            return fingerprint(latent_settings(cache, settings, w))
+            return fingerprint(latent_settings(cache.manifest.fingerprint, settings, w))
 
         others = [
             replace(base, backbone="resnet18"),
@@ -87,4 +87,4 @@ def test_latents_depend_on_crops_root_and_type(crops: Path) -> None:
         keys = [key(base), *(key(other) for other in others)]
         keys.append(key(base, replace(weights, fingerprinted={"kind": "file", "sha256": "1"})))
         assert len(set(keys)) == len(keys)
-        assert latent_settings(cache, base, weights)["crops"] == cache.manifest.fingerprint
+        assert latent_settings("blake2b:x", base, weights)["crops"] == "blake2b:x"

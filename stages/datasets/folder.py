@@ -47,15 +47,18 @@ def read_as(name: str, root: Path, classes: tuple[str, ...] | None = None) -> Da
 
 
 def _read_table(table: Path) -> list[Sample]:
-    with table.open(newline="", encoding="utf-8-sig") as handle:
-        reader = csv.DictReader(handle)
-        missing = [c for c in _COLUMNS if c not in (reader.fieldnames or ())]
-        if missing:
-            raise Refused(
-                f"{table} has no column {', '.join(missing)}. "
-                f"Its first line must name {', '.join(_COLUMNS)} (and split, if there is one)."
-            )
-        lines = [(reader.line_num, row) for row in reader]
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as handle:
+            reader = csv.DictReader(handle)
+            missing = [c for c in _COLUMNS if c not in (reader.fieldnames or ())]
+            lines = [(reader.line_num, row) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise Refused(f"{table} is no CSV file in UTF-8: {error}. Save it as UTF-8.") from None
+    if missing:
+        raise Refused(
+            f"{table} has no column {', '.join(missing)}. "
+            f"Its first line must name {', '.join(_COLUMNS)} (and split, if there is one)."
+        )
     samples, mistakes, ids = [], [], set[str]()
     for number, row in lines:
         try:
@@ -99,22 +102,24 @@ def _parse_row(root: Path, row: dict[str, str | None]) -> Sample:
 
 
 def _read_tree(root: Path) -> list[Sample]:
-    folders = _class_folders(root)
-    split_level = bool(folders) and {folder.name for folder in folders} <= _SPLIT_FOLDERS.keys()
-    if not split_level:
-        return [sample for folder in folders for sample in _read_class(root, folder, None)]
+    if all((root / name).is_dir() for name in _SPLIT_FOLDERS):
+        levels: list[tuple[Path, Split | None]] = [
+            (root / name, split) for name, split in _SPLIT_FOLDERS.items()
+        ]
+    else:
+        levels = [(root, None)]
     return [
         sample
-        for level in folders
-        for folder in _class_folders(level)
-        for sample in _read_class(root, folder, _SPLIT_FOLDERS[level.name])
+        for level, split in levels
+        for folder in sorted(p for p in level.iterdir() if p.is_dir() and p.name[0] != ".")
+        for sample in _read_class(root, folder, split)
     ]
 
 
-def _class_folders(root: Path) -> list[Path]:
-    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
 def _read_class(root: Path, folder: Path, split: Split | None) -> list[Sample]:
+    """The images directly in `folder`; a folder without any (a cache, notes) is no class."""
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    strange = [p for p in files if not str(p.relative_to(root)).isprintable()]
+    if strange:
+        raise Refused(f"Rename this file, its name is not plain text: {str(strange[0])!a}.")
     return [Sample(p.relative_to(root).as_posix(), p, folder.name, "", split) for p in files]

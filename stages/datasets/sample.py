@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from cache.errors import Refused
+
 Split = Literal["train", "test"]
 
 
@@ -45,6 +47,12 @@ def build(name: str, samples: Iterable[Sample], classes: tuple[str, ...] | None 
         rows = split_by_subject(rows)
     labels = {sample.label for sample in rows}
     order = classes if classes is not None else tuple(sorted(labels))
+    strange = sorted(labels - set(order))
+    if strange:
+        raise Refused(
+            f"The data set {name} has no class {', '.join(strange)}. Its classes: "
+            f"{', '.join(order)}. For classes of your own use --dataset folder."
+        )
     return Dataset(name, tuple(c for c in order if c in labels), tuple(rows))
 
 

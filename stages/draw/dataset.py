@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cache.errors import CacheExistsError, Refused
-from cache.files import remove_tree, write_json, write_text
+from cache.files import put_in_place, write_json, write_text
 from cache.fingerprint import differences
 from stages.draw.expressions import EXPRESSIONS, pose_muscles
 from stages.draw.face import draw_subject, draw_take, paint
@@ -73,6 +73,7 @@ def draw(
             "pictures of each expression, and train and test need different subjects."
         )
     about = {"format": "lgr-pipe drawn", "version": VERSION, "per_class": per_class, "seed": seed}
+    out = out.resolve()
     if _is_taken(out, about, overwrite=overwrite):
         return 0
     work = out.parent / f".{out.name}.work-draw"
@@ -93,9 +94,7 @@ def draw(
         tick(1)
     write_text(work / "labels.csv", table.getvalue())
     write_json(work / MARKER, about)
-    if out.exists():
-        remove_tree(out)
-    work.rename(out)
+    put_in_place(work, out, work.with_name(f".{out.name}.work-replaced"))
     return count
 
 
@@ -106,7 +105,10 @@ def _is_taken(out: Path, about: dict[str, object], *, overwrite: bool) -> bool:
     marker = out / MARKER
     if not marker.is_file():
         raise CacheExistsError(f"{out} exists already and was not drawn: choose another --out.")
-    found = json.loads(marker.read_text())
+    try:
+        found = json.loads(marker.read_bytes())
+    except ValueError:
+        raise CacheExistsError(f"{marker} is damaged: remove {out} and draw again.") from None
     if found == about:
         return True
     if not overwrite:

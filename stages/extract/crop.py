@@ -24,9 +24,9 @@ from cache.errors import Refused
 from cache.fingerprint import canonical_json
 from cache.provenance import provenance
 from cache.reader import Cache
-from cache.schema import SHARD_ROWS, SPLITS, Manifest
+from cache.schema import SHARD_ROWS, SPLITS, Info, Manifest
 from cache.store import Bulk
-from cache.writer import CacheWriter, existing_match
+from cache.writer import CacheWriter
 from stages.datasets.sample import Dataset, Sample
 from stages.extract.faces import Crop, CropSettings, Status, crop_file
 
@@ -69,34 +69,29 @@ def make_crops(
     overwrite: bool,
     tick: Tick,
     shard_rows: int = SHARD_ROWS,
-) -> tuple[Manifest, bool]:
-    """Write the crop cache `out`; (its manifest, whether it was made now).
+) -> tuple[Manifest, int]:
+    """Write the crop cache `out`; (its manifest, how many crops were made now).
 
-    A finished cache with the same fingerprint is left alone.  Unfinished work
-    is taken up at the first shard that is missing.
+    Unfinished work is taken up at the first shard that is missing.
 
     Raises:
-        CacheExistsError: `out` is taken by something else.
+        CacheExistsError: `out` is taken.
         Refused: not a single image can be decoded.
     """
     fingerprinted = crop_settings(dataset, settings)
-    found = existing_match(out, fingerprinted, overwrite=overwrite)
-    if found is not None:
-        tick(dataset.size)
-        return found, False
     started = time.time()
     shape = (dataset.size, settings.size, settings.size, 3)
     bulk = Bulk("crops", "uint8", shape, shard_rows)
     writer = CacheWriter(out, "crops", fingerprinted, store, bulk, overwrite=overwrite)
     todo = writer.todo()
-    tick(dataset.size - sum(len(bulk.rows_of(shard)) for shard in todo))
     rows = [row for shard in todo for row in bulk.rows_of(shard)]
+    tick(dataset.size - len(rows))
     with ExitStack() as stack:
         paths = [dataset.samples[row].path for row in rows]
         crops = _crops(paths, settings, workers, stack)
         for shard in todo:
             _write_shard(writer, shard, len(bulk.rows_of(shard)), crops, tick)
-    return _publish(writer, dataset, started), True
+    return _publish(writer, dataset, started), len(rows)
 
 
 def _crops(
@@ -162,7 +157,7 @@ def _publish(writer: CacheWriter, dataset: Dataset, started: float) -> Manifest:
         }
         for row, sample in enumerate(dataset.samples)
     ]
-    info = {"dataset": dataset.name, "images": counts}
+    info = Info(dataset=dataset.name, images=counts)
     return writer.publish(side, samples, dataset.classes, info, provenance(started))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 100_000_000
@@ -13,6 +14,18 @@ MAX_PIXELS = 100_000_000
 
 class UndecodableError(ValueError):
     """The file cannot be read as an image; the text says why, in a few words."""
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey to 8 bits: Pillow's own conversion would clip it to white."""
+    if image.mode == "F":
+        raise UndecodableError("pixels are floating-point numbers")
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image, dtype=np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise UndecodableError("pixels are larger than 16 bits")
+    return Image.fromarray((values // 257).astype(np.uint8))
 
 
 def decode(path: Path) -> Image.Image:
@@ -27,7 +40,7 @@ def decode(path: Path) -> Image.Image:
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise UndecodableError(f"{image.width} x {image.height} pixels are too many")
-                return ImageOps.exif_transpose(image).convert("RGB")
+                return _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
     except UndecodableError:
         raise
     except FileNotFoundError:

@@ -17,12 +17,12 @@ from cache.errors import Refused
 from cache.files import write_atomically
 from cache.provenance import provenance
 from cache.reader import Cache
-from cache.schema import SHARD_ROWS, Manifest
+from cache.schema import SHARD_ROWS, Info, Manifest
 from cache.store import Bulk
-from cache.writer import CacheWriter, existing_match
+from cache.writer import CacheWriter
 from stages.extract.backbones import BACKBONES, Activation, Normalize, Root
 from stages.extract.crop import Tick, usable_rows
-from stages.extract.weights import Weights, load
+from stages.extract.weights import Weights
 
 VERSION = 1
 """Part of the fingerprint: raise it when the same crop and weights give another latent."""
@@ -47,8 +47,8 @@ class RootSettings:
     dtype: Literal["float32", "float16"] = "float32"
 
 
-def latent_settings(crops: Cache, settings: RootSettings, weights: Weights) -> dict[str, Any]:
-    """What decides the content of the latent cache; contains the crop cache's fingerprint."""
+def latent_settings(crops: str, settings: RootSettings, weights: Weights) -> dict[str, Any]:
+    """What decides the content of the latent cache; `crops` is the crop cache's fingerprint."""
     root = {
         "backbone": settings.backbone,
         "layer": BACKBONES[settings.backbone].layer,
@@ -61,7 +61,7 @@ def latent_settings(crops: Cache, settings: RootSettings, weights: Weights) -> d
         root["calibration_rows"] = CALIBRATION_ROWS
     return {
         "kind": "latents",
-        "crops": crops.manifest.fingerprint,
+        "crops": crops,
         "root": root,
         "dtype": settings.dtype,
     }
@@ -70,6 +70,7 @@ def latent_settings(crops: Cache, settings: RootSettings, weights: Weights) -> d
 def make_latents(
     crops: Cache,
     settings: RootSettings,
+    weights: Weights,
     out: Path,
     *,
     store: str,
@@ -77,25 +78,21 @@ def make_latents(
     overwrite: bool,
     tick: Tick,
     shard_rows: int = SHARD_ROWS,
-) -> tuple[Manifest, bool]:
-    """Write the latent cache `out`; (its manifest, whether it was made now).
+) -> tuple[Manifest, int]:
+    """Write the latent cache `out`; (its manifest, how many latents were made now).
 
     Images that could not be decoded have no latent; column `row` leads from a
-    latent to its crop.
+    latent to its crop.  Unfinished work is taken up at the first shard that is
+    missing.
 
     Raises:
-        CacheExistsError: `out` is taken by something else.
+        CacheExistsError: `out` is taken.
         CacheMismatchError: `crops` is no crop cache.
-        Refused: weights that cannot be had, or that give NaN or infinity.
+        Refused: weights that give NaN or infinity.
     """
     crops.expect("crops")
-    weights = load(settings.backbone, settings.weights, settings.weights_seed)
-    fingerprinted = latent_settings(crops, settings, weights)
+    fingerprinted = latent_settings(crops.manifest.fingerprint, settings, weights)
     rows = usable_rows(crops)
-    found = existing_match(out, fingerprinted, overwrite=overwrite)
-    if found is not None:
-        tick(len(rows))
-        return found, False
     started = time.time()
     shape = (len(rows), BACKBONES[settings.backbone].dim)
     bulk = Bulk("latents", settings.dtype, shape, shard_rows)
@@ -103,7 +100,8 @@ def make_latents(
     root = Root(weights.network, settings.activation, settings.normalize)
     root.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     todo = writer.todo()
-    tick(len(rows) - sum(len(bulk.rows_of(shard)) for shard in todo))
+    made = sum(len(bulk.rows_of(shard)) for shard in todo)
+    tick(len(rows) - made)
     calibration = None
     if weights.needs_calibration:
         calibration = _calibrate(root, crops, rows, writer.scratch, device)
@@ -113,19 +111,17 @@ def make_latents(
         _check_finite(latents, settings)
         low, high = float(latents.min()), float(latents.max())
         writer.write(shard, latents.astype(settings.dtype), {"low": low, "high": high})
-    info = {
-        "dataset": crops.manifest.info["dataset"],
-        "images": crops.manifest.info["images"],
-        "backbone": settings.backbone,
-        "weights": weights.words,
-        "pretrained": not weights.needs_calibration,
-        "value_range": [0.0, 1.0] if settings.activation == "sigmoid" else None,
-        "observed_range": [
-            min(note["low"] for note in writer.notes()),
-            max(note["high"] for note in writer.notes()),
-        ],
-        "calibration": calibration,
-    }
+    notes = writer.notes()
+    info = Info(
+        dataset=crops.manifest.info.dataset,
+        images=crops.manifest.info.images,
+        backbone=settings.backbone,
+        weights=weights.words,
+        pretrained=not weights.needs_calibration,
+        value_range=(0.0, 1.0) if settings.activation == "sigmoid" else None,
+        observed_range=(min(n["low"] for n in notes), max(n["high"] for n in notes)),
+        calibration=calibration,
+    )
     side = {name: crops.side(name)[rows] for name in ("label", "split", "subject")}
     side["row"] = rows.astype(np.int32)
     table = crops.samples()
@@ -135,7 +131,7 @@ def make_latents(
         for row, crop in enumerate(rows)
     ]
     manifest = writer.publish(side, samples, crops.manifest.classes, info, provenance(started))
-    return manifest, True
+    return manifest, made
 
 
 def _latents(
@@ -163,25 +159,29 @@ def _check_finite(latents: NDArray[np.float32], settings: RootSettings) -> None:
 
 def _calibrate(
     root: Root, crops: Cache, rows: NDArray[np.int64], scratch: Path, device: str
-) -> dict[str, Any]:
+) -> dict[str, str | int]:
     """Give each dimension zero mean and unit deviation over the first training rows.
 
     Without it the sigmoid latents of a random VGG-16 vary by 0.003, and nothing
     can be learnt from them.  Kept in the scratch folder, so that a resumed run
     goes on with the same numbers to the last bit.
     """
+    train = np.intersect1d(rows, crops.split_rows("train"))[:CALIBRATION_ROWS]
+    if len(train) < 2:
+        raise Refused(
+            f"Random weights are calibrated on training images, of which there are {len(train)}."
+        )
     state = scratch / "state.npy"
     if state.is_file():
         shift, scale = np.load(state, allow_pickle=False)
     else:
-        train = np.intersect1d(rows, crops.split_rows("train"))[:CALIBRATION_ROWS]
         pixels = crops.bulk_rows(int(train[0]), int(train[-1]) + 1)[train - train[0]]
         shift, scale = calibration(root, torch.from_numpy(pixels).to(device))
         both = np.stack([shift, scale])
         write_atomically(state, lambda handle: np.save(handle, both))
     root.calibrate(torch.from_numpy(shift).to(device), torch.from_numpy(scale).to(device))
     return {
-        "rows": CALIBRATION_ROWS,
+        "rows": len(train),
         "dtype": "<f4",
         "mean": _base64(shift),
         "deviation": _base64(scale),

@@ -41,8 +41,7 @@ def load(backbone: str, weights: str, seed: int) -> Weights:
         Refused: unknown backbone; weights that cannot be downloaded, found or
             read, or that belong to another network.
     """
-    if backbone not in BACKBONES:
-        raise Refused(f"Unknown backbone {backbone!r}. Known: {', '.join(BACKBONES)}.")
+    check_names(backbone, weights)
     if weights == "random":
         words = f"random (seed {seed}, calibrated)"
         key = {"kind": "random", "seed": seed, "version": RANDOM_VERSION}
@@ -61,14 +60,18 @@ def load(backbone: str, weights: str, seed: int) -> Weights:
         key = {"kind": "imagenet", "member": member, "sha256": sha}
     else:
         path = Path(weights)
-        if not path.is_file():
-            raise Refused(
-                f"--weights must be imagenet, random or a file; there is no file {weights}."
-            )
         sha = _sha256(path)
         words = f"file {path.name}"
         key = {"kind": "file", "sha256": sha}
     return Weights(_filled(backbone, read_state(path), str(path)), key, words)
+
+
+def check_names(backbone: str, weights: str) -> None:
+    """Raise Refused for an unknown backbone or a weight file that is not there."""
+    if backbone not in BACKBONES:
+        raise Refused(f"Unknown backbone {backbone!r}. Known: {', '.join(BACKBONES)}.")
+    if weights not in ("imagenet", "random") and not Path(weights).is_file():
+        raise Refused(f"--weights must be imagenet, random or a file; there is no file {weights}.")
 
 
 def imagenet_file(backbone: str) -> Path:
@@ -104,20 +107,32 @@ def read_state(path: Path) -> dict[str, Tensor]:
         Refused: the file is neither, or holds something else than tensors.
     """
     try:
-        if path.suffix == ".safetensors":
+        if _is_safetensors(path):
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise Refused(
-            f"{path} holds more than plain tensors and is not opened, because that could run "
-            "code. Save the state dict alone, best as safetensors."
+            f"{path} is no safetensors file, and as a torch file it is broken or holds more than "
+            "plain tensors, which could run code and is not opened. "
+            "Save the state dict alone, best as safetensors."
         ) from None
     except Exception as error:
-        raise Refused(f"{path} cannot be read as weights: {error}") from None
+        raise Refused(
+            f"{path} cannot be read as weights, neither as safetensors nor as a torch state "
+            f"dict: {error}"
+        ) from None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise Refused(f"{path} is no state dict (names to tensors).")
     return state
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By its beginning: the length of a JSON header, then the header."""
+    with path.open("rb") as handle:
+        start = handle.read(9)
+    length = int.from_bytes(start[:8], "little")
+    return len(start) == 9 and start[8:] == b"{" and length <= path.stat().st_size
 
 
 def _filled(backbone: str, state: dict[str, Tensor], source: str) -> nn.Module:

@@ -119,13 +119,15 @@ class Method(TopLearner):
             named("vae", self.vae) | named("old_vae", self.old_vae) | named("old_top", self.old_top)
         )
         moments = named_optimiser("vae_optimiser", self.vae_optimiser)
-        return super().state() | own | moments | {"learnt": torch.tensor(len(self._old_heads))}
+        more = {"noise": self._noise.get_state(), "learnt": torch.tensor(len(self._old_heads))}
+        return super().state() | own | moments | more
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         super().load_state(state)
         for name in ("vae", "old_vae", "old_top"):
             restore(name, getattr(self, name), state)
         restore_optimiser("vae_optimiser", self.vae_optimiser, state)
+        self._noise.set_state(state["noise"])
         self._old_heads = self.setup.heads[: int(state["learnt"])]
 
     def memory(self) -> dict[str, int]:

@@ -10,6 +10,7 @@ teaches less that is wrong.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,8 +26,8 @@ class Options(lgr.Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.temperature > 0:
-            raise ValueError("temperature must be above 0")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError("temperature must be above 0 and finite")
 
 
 class Method(lgr.Method):

@@ -64,9 +64,9 @@ class Reservoir:
     def state(self) -> dict[str, Tensor]:
         stored = len(self)
         return {
-            "latents": self._latents[:stored],
-            "targets": self._targets[:stored],
-            "tasks": self._tasks[:stored],
+            "latents": self._latents[:stored].clone(),
+            "targets": self._targets[:stored].clone(),
+            "tasks": self._tasks[:stored].clone(),
             "seen": torch.tensor(self._seen),
         }
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cache.errors import Refused
 from stages.train import metrics
 from stages.train.scenario import Scenario, Task, average_floor, majority_floor
 from stages.train.strategy import Strategy
@@ -74,6 +75,8 @@ def _accuracy(strategy: Strategy, data: Data, task: Task, answers: range) -> flo
     right = 0
     for part in torch.split(rows, _EVALUATION_ROWS):
         logits = strategy.logits(data.latents[part])[:, answers.start : answers.stop]
+        if not torch.isfinite(logits).all():
+            raise Refused("Training diverged: the network answers NaN or infinity. Lower --lr.")
         right += int((logits.argmax(1) + answers.start == data.targets[part]).sum())
     return right / len(rows)
 

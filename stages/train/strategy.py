@@ -131,9 +131,11 @@ class TopLearner:
         return out
 
     def state(self) -> dict[str, Tensor]:
-        return named("top", self.top) | named_optimiser("optimiser", self.optimiser)
+        own = named("top", self.top) | named_optimiser("optimiser", self.optimiser)
+        return own | {"dropout": self._dropout.get_state()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
+        self._dropout.set_state(state["dropout"])
         restore("top", self.top, state)
         restore_optimiser("optimiser", self.optimiser, state)
 

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from cache.reader import Cache
+from cache.schema import Info
 from cache.store import STORES, Bulk
 from cache.writer import CacheWriter
 from stages.extract.backbones import Root
@@ -100,8 +101,8 @@ def test_load_against_numpy(store: str, tmp_path: Path) -> None:
         span = bulk.rows_of(shard)
         writer.write(shard, rows[span.start : span.stop], {})
     zeros = np.zeros(len(rows), dtype=np.int16)
-    side = {name: zeros for name in ("label", "subject", "split")}
-    writer.publish(side, [{} for _ in rows], ("a",), {}, {})
+    side = dict.fromkeys(("label", "subject", "split"), zeros)
+    writer.publish(side, [{} for _ in rows], ("a",), Info(dataset="made up", images={}), {})
     np.save(tmp_path / "plain.npy", rows)
 
     def load() -> None:
