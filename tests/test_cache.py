@@ -97,7 +97,7 @@ def test_what_is_written_is_read(tmp_path: Path, store: str, rows: np.ndarray) -
     )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
 @given(
     rows=hnp.arrays(
         dtype=st.sampled_from(["uint8", "float16", "float32"]),

@@ -144,7 +144,7 @@ def test_vae_loss_by_hand() -> None:
 
 
 @given(st.integers(1, 30), st.integers(1, 40))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_pass_visits_each_row_once(count: int, size: int) -> None:
     data, scenario = _world(rows=40)
     view = TaskView(data, scenario, scenario.tasks[:1])
