@@ -100,7 +100,7 @@ def draw_take(muscles: dict[str, float], rng: Random) -> Take:
     grey = rng.randrange(90, 215)
     return Take(
         muscles=muscles,
-        mirrored=rng.random() < 0.2,
+        mirrored=rng.random() < 0.1,
         roll=around(0.025),
         yaw=around(2.5),
         centre=(SIZE / 2 + around(7), SIZE / 2 + 6 + around(7)),
@@ -276,14 +276,14 @@ def _paint_nose(canvas: _Canvas, s: Subject, take: Take) -> None:
                 canvas.stroke(
                     [(x + side * 2, y), (x + side * 6, y - 3), (x + side * 9, y)],
                     1.6,
-                    _shade(s.skin, 60),
+                    _shade(s.skin, 94 - round(28 * wrinkle)),
                 )
     if wrinkle > 0.2:  # the fold from nose to mouth deepens with the wrinkled nose
         for side in (-1, 1):
             canvas.stroke(
                 [(x + side * 13, tip - 2), (x + side * 20, tip + 4), (x + side * 24, tip + 14)],
                 2.0,
-                _shade(s.skin, 70),
+                _shade(s.skin, 94 - round(26 * wrinkle)),
             )
 
 
@@ -298,7 +298,7 @@ def _paint_mouth(canvas: _Canvas, s: Subject, take: Take) -> None:
         - 4 * m["jaw_drop"] * (1 - m["lip_stretcher"])
     )
     both = -8 * m["lip_corner_puller"] + 7 * m["lip_corner_depressor"] + 2 * m["lip_stretcher"]
-    one = -13 * m["one_corner_puller"]
+    one = -18 * m["one_corner_puller"]
     left, right = (both + one, both) if take.mirrored else (both, both + one)
     gap = (
         13 * m["jaw_drop"] * (1 - 0.45 * m["lip_stretcher"])
