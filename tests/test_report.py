@@ -71,6 +71,13 @@ def test_table(tmp_path: Path) -> None:
     assert "task 2 has a single class" in text
 
 
+def test_no_minus_zero(tmp_path: Path) -> None:
+    write(tmp_path, "none", [0.8])
+    path = tmp_path / "none" / "metrics.json"
+    path.write_text(path.read_text().replace('"bwt": -0.1', '"bwt": -1e-9'))
+    assert _cells(markdown(find_runs([tmp_path])), "none")[4] == "0.00"
+
+
 def test_none_and_joint_are_always_there(tmp_path: Path) -> None:
     write(tmp_path, "lgr", [0.7], weights="ImageNet (IMAGENET1K_V1)", single_class_tasks=[])
     text = markdown(find_runs([tmp_path]))

@@ -105,7 +105,8 @@ def _accuracy(run: Run) -> float:
 def _cell(value: Spread | None, scale: float, digits: int) -> str:
     if value is None:
         return "–"
-    text = f"{value.mean * scale:.{digits}f}"
+    rounded = round(value.mean * scale, digits) + 0.0  # no "-0.00"
+    text = f"{rounded:.{digits}f}"
     return text if value.sd is None else f"{text} ± {value.sd * scale:.{digits}f}"
 
 
