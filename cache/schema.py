@@ -16,7 +16,6 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cache.digest import text_digest
@@ -46,11 +45,6 @@ class Column(BaseModel):
     dtype: Literal["uint8", "int16", "int32", "int64", "float16", "float32"]
     shape: tuple[int, ...] = Field(min_length=1, max_length=5)
     digest: str = Field(pattern=r"^blake3:[0-9a-f]{64}$")
-
-    @property
-    def size(self) -> int:
-        """Bytes in memory."""
-        return int(np.prod(self.shape, dtype=object)) * np.dtype(self.dtype).itemsize
 
 
 def column(dtype: str, shape: tuple[int, ...], digest: str) -> Column:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +31,41 @@ def cores() -> int:
 
 def crop(params: Params, out: Path, *, workers: int, overwrite: bool) -> None:
     """Make the crop cache `out`."""
-    dataset, settings = _dataset(params), CropSettings(**params.crop.model_dump())
-    wanted = crop_settings(dataset, settings)
-    if existing_match(out, "crops", wanted, params.store, overwrite=overwrite) is not None:
+    plan = _plan_crops(params)
+    found = existing_match(out, "crops", plan.wanted, params.store, overwrite=overwrite)
+    if found is not None:
         _nothing_to_do(out)
         return
+    _make_crops(plan, params.store, out, workers=workers, overwrite=overwrite)
+
+
+@dataclass(frozen=True)
+class _CropPlan:
+    """A data set and how to crop it; `wanted` is its fingerprinted form, for which every
+    image was read once."""
+
+    dataset: Dataset
+    settings: CropSettings
+    wanted: dict[str, Any]
+
+
+def _plan_crops(params: Params) -> _CropPlan:
+    if params.dataset.root is None:
+        raise Refused("Say where the images are: --root DIR (and --dataset drawn or folder).")
+    dataset = read(params.dataset.name, params.dataset.root)
+    settings = CropSettings(**params.crop.model_dump())
+    return _CropPlan(dataset, settings, crop_settings(dataset, settings))
+
+
+def _make_crops(plan: _CropPlan, store: str, out: Path, *, workers: int, overwrite: bool) -> None:
     started = time.time()
-    with progress("crop", dataset.size, "images") as tick:
+    with progress("crop", plan.dataset.size, "images") as tick:
         manifest, made = make_crops(
-            dataset,
-            settings,
+            plan.dataset,
+            plan.settings,
+            plan.wanted,
             out,
-            store=params.store,
+            store=store,
             workers=workers,
             overwrite=overwrite,
             tick=tick,
@@ -62,15 +86,16 @@ def extract(
     settings = RootSettings(**params.extract.model_dump())
     check_names(settings.backbone, settings.weights)
     missing = not crops.exists() or (crops.is_dir() and not any(crops.iterdir()))
-    key = _expected_crops(params) if missing else _checked_crops(params, crops)
+    plan = _plan_crops(params) if missing else None
+    key = fingerprint(plan.wanted) if plan is not None else _checked_crops(params, crops)
     weights = load(settings.backbone, settings.weights, settings.weights_seed)
     wanted = latent_settings(key, settings, weights)
     if existing_match(out, "latents", wanted, params.store, overwrite=overwrite) is not None:
         _nothing_to_do(out)
         return
-    if missing:
+    if plan is not None:
         say(f"There are no crops at {crops} yet: making them first.")
-        crop(params, crops, workers=workers, overwrite=False)
+        _make_crops(plan, params.store, crops, workers=workers, overwrite=False)
     started = time.time()
     with Cache(crops) as cache:
         images = cache.manifest.info.images
@@ -89,12 +114,6 @@ def extract(
     _summary(out, manifest, made, time.time() - started)
 
 
-def _expected_crops(params: Params) -> str:
-    """The fingerprint that the crops will have."""
-    settings = CropSettings(**params.crop.model_dump())
-    return fingerprint(crop_settings(_dataset(params), settings))
-
-
 def _checked_crops(params: Params, crops: Path) -> str:
     """The fingerprint of the crops at `crops`, which must be what the settings ask for.
 
@@ -108,19 +127,13 @@ def _checked_crops(params: Params, crops: Path) -> str:
     with Cache(crops) as cache:
         cache.expect("crops")
         if root is not None and root.is_dir():
-            cache.expect("crops", crop_settings(_dataset(params), settings))
+            cache.expect("crops", _plan_crops(params).wanted)
         found = {"crop": cache.manifest.settings.get("crop", {})}
         lines = differences({"crop": settings.fingerprinted()}, found)
         if lines:
             shown = "\n  ".join(lines)
             raise CacheMismatchError(f"{crops} was cropped otherwise than asked for:\n  {shown}")
         return cache.manifest.fingerprint
-
-
-def _dataset(params: Params) -> Dataset:
-    if params.dataset.root is None:
-        raise Refused("Say where the images are: --root DIR (and --dataset drawn or folder).")
-    return read(params.dataset.name, params.dataset.root)
 
 
 def _nothing_to_do(out: Path) -> None:

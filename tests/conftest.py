@@ -40,13 +40,15 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def crops(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Their crop cache (zarr)."""
     from stages.datasets import read
-    from stages.extract.crop import make_crops
+    from stages.extract.crop import crop_settings, make_crops
     from stages.extract.faces import CropSettings
 
     out = tmp_path_factory.mktemp("caches") / "crops"
+    dataset = read("drawn", drawn)
     make_crops(
-        read("drawn", drawn),
+        dataset,
         CropSettings(),
+        crop_settings(dataset, CropSettings()),
         out,
         store="zarr",
         workers=1,

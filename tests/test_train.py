@@ -147,7 +147,7 @@ def test_vae_loss_by_hand() -> None:
 @settings(max_examples=30)
 def test_a_pass_visits_each_row_once(count: int, size: int) -> None:
     data, scenario = _world(rows=40)
-    view = TaskView(data, scenario, scenario.tasks[:1])
+    view = TaskView(data, scenario.tasks[:1])
     batches = list(view.batches(count, size, generator(0, "b")))
     assert [len(b.targets) for b in batches] == [size] * count
     drawn = torch.cat([b.latents for b in batches])
@@ -158,7 +158,7 @@ def test_a_pass_visits_each_row_once(count: int, size: int) -> None:
 
 def test_a_view_ends_at_its_task() -> None:
     data, scenario = _world()
-    view = TaskView(data, scenario, scenario.tasks[1:])
+    view = TaskView(data, scenario.tasks[1:])
     batch = view.take(torch.arange(len(view)))
     assert set(batch.targets.tolist()) == {2, 3}
     assert set(batch.tasks.tolist()) == {1}
@@ -176,7 +176,7 @@ def test_no_strategy_reads_another_tasks_rows(name: str) -> None:
     outputs = []
     for world in (data, poisoned):
         method = _method(name, _setup(scenario))
-        method.learn(TaskView(world, scenario, scenario.tasks[:1]))
+        method.learn(TaskView(world, scenario.tasks[:1]))
         outputs.append(method.logits(data.latents))
     assert torch.equal(*outputs)
 
@@ -274,12 +274,12 @@ def test_state_carries_everything(name: str) -> None:
     """Saved after task 1 and loaded into a new object, task 2 goes the same way to the bit."""
     data, scenario = _world()
     first, second = (_method(name, _setup(scenario, iters=8)) for _ in range(2))
-    first.learn(TaskView(data, scenario, scenario.tasks[:1]))
+    first.learn(TaskView(data, scenario.tasks[:1]))
     saved = first.state()
-    first.learn(TaskView(data, scenario, scenario.tasks[1:]))
+    first.learn(TaskView(data, scenario.tasks[1:]))
     second.load_state(saved)
     assert torch.equal(saved["top.output.weight"], second.state()["top.output.weight"])
-    second.learn(TaskView(data, scenario, scenario.tasks[1:]))
+    second.learn(TaskView(data, scenario.tasks[1:]))
     assert torch.equal(first.logits(data.latents), second.logits(data.latents))
     assert first.memory() == second.memory()
 
@@ -302,7 +302,7 @@ def test_snapshots_stay_as_they_were() -> None:
     """The old top and VAE label and draw for the whole task unchanged."""
     data, scenario = _world()
     method: Any = _method("lgr", _setup(scenario, iters=4))
-    method.learn(TaskView(data, scenario, scenario.tasks[:1]))
+    method.learn(TaskView(data, scenario.tasks[:1]))
     before = {k: v for k, v in method.state().items() if k.startswith("old_")}
     heads = method._old_heads
     assert heads == (range(0, 2),)
@@ -315,7 +315,7 @@ def test_snapshots_stay_as_they_were() -> None:
         return original(*words)
 
     method._replay = spy
-    method.learn(TaskView(data, scenario, scenario.tasks[1:]))
+    method.learn(TaskView(data, scenario.tasks[1:]))
     assert captured == [True] * 4
 
 

@@ -118,7 +118,3 @@ class Root(nn.Module):
         if self.shift is not None and self.scale is not None:
             x = (x - self.shift) / self.scale
         return torch.sigmoid(x) if self._activation == "sigmoid" else x
-
-    @property
-    def parameter_count(self) -> int:
-        return sum(p.numel() for p in self.parameters())

@@ -62,6 +62,7 @@ def crop_settings(dataset: Dataset, settings: CropSettings) -> dict[str, Any]:
 def make_crops(
     dataset: Dataset,
     settings: CropSettings,
+    fingerprinted: dict[str, Any],
     out: Path,
     *,
     store: str,
@@ -72,13 +73,14 @@ def make_crops(
 ) -> tuple[Manifest, int]:
     """Write the crop cache `out`; (its manifest, how many crops were made now).
 
-    Unfinished work is taken up at the first shard that is missing.
+    `fingerprinted` is what `crop_settings` gives for this data set and these
+    settings: passed in, because it reads every image.  Unfinished work is taken
+    up at the first shard that is missing.
 
     Raises:
         CacheExistsError: `out` is taken.
         Refused: not a single image can be decoded.
     """
-    fingerprinted = crop_settings(dataset, settings)
     started = time.time()
     shape = (dataset.size, settings.size, settings.size, 3)
     bulk = Bulk("crops", "uint8", shape, shard_rows)

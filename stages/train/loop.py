@@ -42,7 +42,7 @@ def run(strategy: Strategy, data: Data, scenario: Scenario) -> Outcome:
     seconds = 0.0
     for step in steps:
         started = time.perf_counter()
-        strategy.learn(TaskView(data, scenario, step))
+        strategy.learn(TaskView(data, step))
         if data.latents.is_cuda:
             torch.cuda.synchronize()
         seconds += time.perf_counter() - started

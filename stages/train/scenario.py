@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from cache.errors import Refused
 
 Name = Literal["task", "class"]
-SCENARIOS: tuple[Name, ...] = ("task", "class")
 
 
 @dataclass(frozen=True)
@@ -116,12 +115,8 @@ def make_scenario(
 
 
 def majority_floor(scenario: Scenario, task: Task) -> float:
-    """Accuracy of the best constant answer on the task's test rows, in [0, 1].
-
-    Class-incremental: a constant answer is right in one task only, so the floor
-    of task j counts only the classes of the task with the best average; see
-    `average_floor`.
-    """
+    """Share of the most frequent class in the task's test rows, in (0, 1]: what the best
+    constant answer within the task gets right."""
     counts = np.bincount(scenario.targets[task.test_rows])
     return float(counts.max() / counts.sum())
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stages.train.scenario import Scenario, Task
+from stages.train.scenario import Task
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class TaskView:
     reached from here.
     """
 
-    def __init__(self, data: Data, scenario: Scenario, tasks: tuple[Task, ...]) -> None:
+    def __init__(self, data: Data, tasks: tuple[Task, ...]) -> None:
         self.tasks = tasks
         device = data.targets.device
         rows = [torch.from_numpy(task.train_rows) for task in tasks]
@@ -51,7 +51,6 @@ class TaskView:
         ).to(device)
         self.seen = range(max(task.columns.stop for task in tasks))
         """Outputs of all classes met so far, this step included."""
-        self.scenario_name = scenario.name
 
     def __len__(self) -> int:
         return len(self.__rows)
