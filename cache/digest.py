@@ -14,7 +14,7 @@ DIGEST_BYTES = 32
 def row_digests(rows: NDArray[np.generic]) -> NDArray[np.uint8]:
     """blake3 of each row's bytes (little-endian, C order): uint8 (N, 32)."""
     out = np.empty((len(rows), DIGEST_BYTES), dtype=np.uint8)
-    for index, row in enumerate(_bytes(rows).reshape(len(rows), -1)):
+    for index, row in enumerate(_bytes(rows).reshape(len(rows), -1) if len(rows) else ()):
         out[index] = np.frombuffer(blake3(row.data).digest(), dtype=np.uint8)
     return out
 
@@ -35,6 +35,11 @@ def _bytes(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     return plain.reshape(-1).view(np.uint8)
 
 
+def bytes_digest(data: bytes) -> str:
+    """`blake3:` and the digest."""
+    return f"blake3:{blake3(data).hexdigest()}"
+
+
 def file_digest(path: Path) -> str:
     """`blake3:` and the digest of a file's bytes."""
     hasher = blake3()
@@ -45,4 +50,4 @@ def file_digest(path: Path) -> str:
 
 
 def text_digest(text: str) -> str:
-    return f"blake3:{blake3(text.encode()).hexdigest()}"
+    return bytes_digest(text.encode())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from cache.digest import column_digest, file_digest, row_digests
 from cache.errors import CacheDamagedError, CacheMismatchError
 from cache.fingerprint import Settings, differences, fingerprint
-from cache.schema import SAMPLES, SPLITS, Kind, Manifest, read_manifest
+from cache.schema import SAMPLES, SPLITS, Kind, Manifest, read_lines, read_manifest
 from cache.store import Array, store_reader
 
 
@@ -93,8 +92,7 @@ class Cache:
         path = self.path / SAMPLES
         if not path.is_file() or file_digest(path) != self.manifest.samples_digest:
             raise CacheDamagedError(f"{path} is missing or does not have its digest.")
-        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines() would cut at U+2028
-        rows: list[dict[str, Any]] = [json.loads(line) for line in lines if line]
+        rows = read_lines(path)
         if len(rows) != self.manifest.rows:
             raise CacheDamagedError(
                 f"{path} has {len(rows)} rows, the cache has {self.manifest.rows}."

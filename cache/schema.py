@@ -14,18 +14,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cache.digest import text_digest
 from cache.errors import CacheDamagedError, CacheMissingError, CacheUnfinishedError
-from cache.fingerprint import canonical_json, fingerprint
+from cache.fingerprint import canonical_json, fingerprint, short
 
-SCHEMA = 1
-SHARD_ROWS = 256
-"""Rows in a unit of work: what an interruption can lose at most."""
-CHUNK_ROWS = 64
+SCHEMA: Literal[2] = 2
+_SHARD_ROWS = (256, 4096)
+_SHARD_BYTES = 8 << 20
+_CHUNK_ROWS, _CHUNK_BYTES = 64, 1 << 20
 
 MANIFEST = "manifest.json"
 SAMPLES = "samples.jsonl"
@@ -33,8 +33,28 @@ PROVENANCE = "provenance.json"
 _MANIFEST_LIMIT = 64_000_000  # bytes; a larger one is not read
 
 Kind = Literal["crops", "latents"]
-SPLITS = ("train", "test")
-"""Column `split` holds the position in this tuple."""
+SPLITS = ("train", "test", "pretrain")
+"""Column `split` holds the position in this tuple; pretrain rows are for the root alone."""
+
+
+def shard_rows_for(row_bytes: int) -> int:
+    """Rows in a unit of work (what an interruption can lose at most): about 8 MB.
+
+    >>> shard_rows_for(100 * 100 * 3), shard_rows_for(128 * 4)
+    (256, 4096)
+    """
+    rows, most = _SHARD_ROWS
+    while rows < most and 2 * rows * row_bytes <= _SHARD_BYTES:
+        rows *= 2
+    return rows
+
+
+def chunk_rows_for(shard_rows: int, row_bytes: int) -> int:
+    """Rows that are compressed together: 64, more where rows are small; divides the shard."""
+    rows = min(_CHUNK_ROWS, shard_rows)
+    while shard_rows % (2 * rows) == 0 and 2 * rows * row_bytes <= _CHUNK_BYTES:
+        rows *= 2
+    return rows
 
 
 class Column(BaseModel):
@@ -52,18 +72,35 @@ def column(dtype: str, shape: tuple[int, ...], digest: str) -> Column:
     return Column.model_validate({"dtype": dtype, "shape": shape, "digest": digest})
 
 
+class TrainedOn(BaseModel):
+    """What a root has seen before: if it knows the classes of a task, that is leakage."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: str = Field(max_length=200)
+    """In words, as tables show it."""
+    classes: int = Field(ge=0)
+    names: tuple[Annotated[str, Field(max_length=200)], ...] = Field(default=(), max_length=100_000)
+    """The classes by name, where they are known."""
+    crops: str = Field(default="", max_length=200)
+    """Fingerprint of the crop cache that it was trained on."""
+    rows: int = Field(default=0, ge=0)
+
+
 class Info(BaseModel):
     """For readers: what was done, in words and numbers.  All but the first two: latents."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     dataset: str
-    images: dict[str, int]
-    """How many images were found, whole, failed."""
+    images: dict[str, int] = Field(default_factory=dict)
+    """How many images have which status (stages/extract/faces.py)."""
     backbone: str = ""
     weights: str = ""
     """In words, as tables show it."""
     pretrained: bool = False
+    trained_on: TrainedOn | None = None
+    """None: of a random root, and of a file that does not say."""
     value_range: tuple[float, float] | None = None
     """Bounds of all possible values, where there are any: a generator's output must fit."""
     observed_range: tuple[float, float] | None = None
@@ -77,7 +114,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal["lgr-pipe cache"] = "lgr-pipe cache"
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = SCHEMA
     kind: Kind
     fingerprint: str
     """Digest of `settings`."""
@@ -170,13 +207,26 @@ def _check_consistency(manifest: Manifest, path: Path) -> None:
             )
 
 
-def scratch_folder(out: Path, key: str) -> Path:
-    """Where `out` is made: next to it, on the same file system, named by fingerprint."""
-    out = out.resolve()
-    return out.parent / f".{out.name}.work-{key}"
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """A file of JSON lines."""
+    lines = path.read_text(encoding="utf-8").split("\n")  # splitlines() would cut at U+2028
+    return [json.loads(line) for line in lines if line]
 
 
-def scratch_folders(out: Path) -> list[Path]:
-    """All work in progress for `out`, whatever its fingerprint."""
+def scratch_folder(out: Path, key: str, unit_rows: int) -> Path:
+    """Where the cache with the fingerprint `key` is made: next to `out`, on the same file system.
+
+    Whatever else decides how the parts look is in the name too, so that work of
+    another version is never mixed in.
+    """
     out = out.resolve()
-    return sorted(out.parent.glob(f".{out.name}.work-*")) if out.parent.is_dir() else []
+    return out.parent / f".{out.name}.work-{short(key)}.{unit_rows}.{SCHEMA}"
+
+
+def scratch_folders(out: Path, key: str | None = None) -> list[Path]:
+    """Work in progress for `out`: all of it, or that on the fingerprint `key`."""
+    out = out.resolve()
+    wanted = f".{out.name}.work-{short(key) if key else ''}"
+    if not out.parent.is_dir():
+        return []
+    return sorted(path for path in out.parent.iterdir() if path.name.startswith(wanted))

@@ -1,8 +1,8 @@
 """The contract that both stores fulfil, and the choice between them.
 
-A store is created once with its columns declared, takes the bulk column in
-whole shards (in any order, a shard written twice is the same shard), takes
-the side columns when all shards are there, and is then only ever read.
+A store is created with its columns declared, takes the bulk column in whole
+shards and then the side columns, and is from then on only ever read.  It is
+made by one process, from parts that many may have written (parts.py).
 """
 
 from __future__ import annotations
@@ -31,25 +31,26 @@ class Bulk:
     def shards(self) -> int:
         return -(-self.shape[0] // self.shard_rows)
 
+    @property
+    def row_bytes(self) -> int:
+        return int(np.prod(self.shape[1:])) * np.dtype(self.dtype).itemsize
+
     def rows_of(self, shard: int) -> range:
         start = shard * self.shard_rows
         return range(start, min(start + self.shard_rows, self.shape[0]))
 
 
 class StoreWriter(Protocol):
-    """Fills one store: what is to be published in one folder, parts in another."""
+    """Fills one store in a folder."""
 
     def create(self) -> None:
-        """Declare the bulk column; called once, before any shard."""
+        """Declare the bulk column, in place of whatever an interrupted run left there."""
 
     def write_shard(self, shard: int, rows: Array) -> None:
-        """Put one whole shard on the disk, durably."""
-
-    def read_shard(self, shard: int) -> Array:
-        """The shard as it is on the disk.  Raises OSError or ValueError if it is not whole."""
+        """One whole shard."""
 
     def finish(self, side: dict[str, Array], attributes: dict[str, Any]) -> None:
-        """All shards are there: add the side columns and close.  May be done twice."""
+        """All shards are there: add the side columns and close."""
 
 
 class StoreReader(Protocol):
@@ -64,13 +65,13 @@ class StoreReader(Protocol):
     def close(self) -> None: ...
 
 
-def _zarr() -> tuple[Callable[[Path, Path, Bulk], StoreWriter], Callable[[Path], StoreReader]]:
+def _zarr() -> tuple[Callable[[Path, Bulk], StoreWriter], Callable[[Path], StoreReader]]:
     from cache.zarr_store import ZarrReader, ZarrWriter
 
     return ZarrWriter, ZarrReader
 
 
-def _hdf5() -> tuple[Callable[[Path, Path, Bulk], StoreWriter], Callable[[Path], StoreReader]]:
+def _hdf5() -> tuple[Callable[[Path, Bulk], StoreWriter], Callable[[Path], StoreReader]]:
     from cache.hdf5_store import Hdf5Reader, Hdf5Writer
 
     return Hdf5Writer, Hdf5Reader
@@ -81,9 +82,8 @@ _STORES = {"zarr": _zarr, "hdf5": _hdf5}  # imported only when used: zarr takes 
 STORES = tuple(_STORES)
 
 
-def store_writer(store: str, folder: Path, work: Path, bulk: Bulk) -> StoreWriter:
-    """A store in `folder`, with `work` for what is not to be published."""
-    return _STORES[store]()[0](folder, work, bulk)
+def store_writer(store: str, folder: Path, bulk: Bulk) -> StoreWriter:
+    return _STORES[store]()[0](folder, bulk)
 
 
 def store_reader(store: str, folder: Path) -> StoreReader:

@@ -1,190 +1,172 @@
-"""Make a cache: shard by shard in a scratch folder, published by one rename.
+"""Make a finished cache of finished parts, and put it in its place by one rename.
 
-    .NAME.work-<fingerprint>/     next to NAME, same file system
-        plan.json                 what is being made
-        records/00000.json        one per finished shard, written after its data
-        parts/                    HDF5's shards until they are assembled
-        cache/                    what will be NAME; its manifest is written last
-    -> NAME/
-
-An interruption loses at most the shard in work, whenever it comes: records go
-only after the rename.  The same command goes on where it stopped: a shard
-counts as done when its record is there and its data has the digests that the
-record says.
+An interruption loses nothing, whenever it comes: the parts go only after the
+rename, and a run that finds them all makes the cache again from them.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cache.digest import column_digest, file_digest, hex_digests
-from cache.errors import CacheDamagedError, CacheExistsError
+from cache.digest import column_digest, file_digest, row_digests
+from cache.errors import CacheDamagedError, CacheExistsError, CacheUnfinishedError
 from cache.files import put_in_place, sync_tree, write_json, write_json_lines
-from cache.fingerprint import Settings, canonical_json, differences, fingerprint, short
+from cache.fingerprint import Settings, differences
+from cache.parts import Parts
 from cache.schema import (
     MANIFEST,
     PROVENANCE,
     SAMPLES,
-    SCHEMA,
+    Column,
     Info,
     Kind,
     Manifest,
     column,
     content_digest,
     read_manifest,
-    scratch_folder,
+    scratch_folders,
+    shard_rows_for,
 )
 from cache.store import Array, Bulk, store_writer
 
 
-class CacheWriter:
-    """Work in progress on the cache `out`."""
+@dataclass(frozen=True)
+class Content:
+    """What stands beside the bulk column."""
 
-    def __init__(
-        self, out: Path, kind: Kind, settings: Settings, store: str, bulk: Bulk, *, overwrite: bool
-    ) -> None:
-        """Start, or go on where an interrupted run stopped.
+    side: dict[str, Array]
+    """Columns by name, one value or a few per row."""
+    samples: Iterable[dict[str, Any]]
+    """The sample table, one dict per row."""
+    classes: tuple[str, ...]
+    info: Info
+    provenance: dict[str, Any]
 
-        Raises:
-            CacheExistsError: `out` is taken and `overwrite` is not set.
-        """
-        self.out, self._kind, self._settings = out.resolve(), kind, settings
-        self._store_name, self.bulk, self._overwrite = store, bulk, overwrite
-        refuse_taken(out, kind, overwrite=overwrite)
-        self.fingerprint = fingerprint(settings)
-        self.scratch = scratch_folder(out, short(self.fingerprint))
-        self._records, self._folder = self.scratch / "records", self.scratch / "cache"
-        self._store = store_writer(store, self._folder, self.scratch, bulk)
-        self._prepare()
 
-    def _prepare(self) -> None:
-        plan = {
-            "schema": SCHEMA,
-            "fingerprint": self.fingerprint,
-            "store": self._store_name,
-            "dtype": self.bulk.dtype,
-            "shape": list(self.bulk.shape),
-            "shard_rows": self.bulk.shard_rows,
-        }
-        path = self.scratch / "plan.json"
-        try:
-            same = canonical_json(json.loads(path.read_text())) == canonical_json(plan)
-        except (OSError, ValueError):
-            same = False
-        if not same:  # nothing yet, or the remains of another version: start clean
-            if self.scratch.exists():
-                shutil.rmtree(self.scratch)
-            self._records.mkdir(parents=True)
-            self._folder.mkdir()
-            self._store.create()
-            write_json(path, plan)
+def publish(
+    parts: Parts,
+    content: Content,
+    *,
+    store: str,
+    overwrite: bool,
+    shard_rows: int | None = None,
+) -> Manifest:
+    """Make the cache of all parts and rename it to `parts.out`.
 
-    def todo(self) -> list[int]:
-        """Shards still to be made, in order."""
-        return [shard for shard in range(self.bulk.shards) if not self._done(shard)]
+    Raises:
+        CacheUnfinishedError: units are missing; the text names them.
+        CacheDamagedError: a part is not what was written.
+        CacheExistsError: `out` is taken and `overwrite` is not set.
+    """
+    refuse_taken(parts.out, parts.plan.kind, overwrite=overwrite)
+    refuse_missing(parts)
+    folder = parts.scratch / "cache"
+    try:
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped in here
+        folder.mkdir()
+        manifest = _assemble(parts, content, store, folder, shard_rows)
+        sync_tree(folder)
+        put_in_place(folder, parts.out, parts.scratch / "replaced")
+    except FileNotFoundError:
+        if parts.scratch.exists():
+            raise
+        raise parts.overtaken() from None
+    shutil.rmtree(parts.scratch)
+    return manifest
 
-    def _done(self, shard: int) -> bool:
-        try:
-            expected: list[str] = self._record(shard)["digests"]
-            rows = self._store.read_shard(shard)
-            return hex_digests(rows) == expected
-        except Exception:  # whatever is wrong with a shard, the cure is to make it again
-            return False
 
-    def _record(self, shard: int) -> dict[str, Any]:
-        record: dict[str, Any] = json.loads((self._records / f"{shard:05d}.json").read_text())
-        return record
-
-    def write(self, shard: int, rows: Array, note: dict[str, Any]) -> None:
-        """Put a whole shard on the disk, then its record.
-
-        `rows` has the bulk column's dtype and shape; `note` is JSON that the
-        caller wants back from `notes()` when all shards are done.
-        """
-        expected = (len(self.bulk.rows_of(shard)), *self.bulk.shape[1:])
-        if rows.shape != expected or rows.dtype != np.dtype(self.bulk.dtype):
-            raise ValueError(
-                f"shard {shard} must be {self.bulk.dtype} {expected}, got {rows.dtype} {rows.shape}"
-            )
-        try:
-            self._store.write_shard(shard, rows)
-            record = {"digests": hex_digests(rows), "note": note}
-            write_json(self._records / f"{shard:05d}.json", record)
-        except FileNotFoundError:
-            raise self._overtaken() from None
-
-    def _overtaken(self) -> CacheExistsError:
-        return CacheExistsError(
-            f"{self.scratch} vanished: another run is making {self.out} too, or has finished it. "
-            "Run the command again to see."
+def refuse_missing(parts: Parts) -> None:
+    """Raise CacheUnfinishedError, naming the units, unless all are there."""
+    missing = parts.missing()
+    if missing:
+        named = ", ".join(str(unit) for unit in missing[:12])
+        more = f" and {len(missing) - 12} more" if len(missing) > 12 else ""
+        raise CacheUnfinishedError(
+            f"{parts.out} cannot be finished yet: {len(missing)} of {len(parts.plan.units)} units "
+            f"of {parts.plan.kind} are missing ({named}{more}). Unit u is made by --shard i/n "
+            "where u mod n = i; a run without --shard makes whatever is missing."
         )
 
-    def notes(self) -> list[dict[str, Any]]:
-        """The notes of all shards, in order."""
-        return [self._record(shard)["note"] for shard in range(self.bulk.shards)]
 
-    def discard(self) -> None:
-        """Throw the work in progress away."""
-        shutil.rmtree(self.scratch)
+def _assemble(
+    parts: Parts, content: Content, store: str, folder: Path, shard_rows: int | None
+) -> Manifest:
+    """Store, sample table, provenance and manifest in `folder`."""
+    plan = parts.plan
+    count = sum(len(parts.record(unit)["digests"]) for unit in plan.units)
+    row_bytes = int(np.prod(plan.row_shape)) * np.dtype(plan.dtype).itemsize
+    rows = shard_rows or shard_rows_for(row_bytes)
+    bulk = Bulk(plan.kind, plan.dtype, (count, *plan.row_shape), rows)
+    writer = store_writer(store, folder, bulk)
+    writer.create()
+    digests = []
+    for shard, block in enumerate(_blocks(parts, bulk)):
+        writer.write_shard(shard, block)
+        digests.append(row_digests(block))
+    side = {**content.side, "digest": np.concatenate(digests)}
+    columns = {name: column(v.dtype.name, v.shape, column_digest(v)) for name, v in side.items()}
+    columns[bulk.name] = column(bulk.dtype, bulk.shape, columns["digest"].digest)
+    about = {
+        "fingerprint": plan.fingerprint,
+        "settings": plan.settings,
+        "classes": content.classes,
+        "info": content.info.model_dump(mode="json", exclude={"calibration"}),
+    }
+    writer.finish(side, {"lgr_pipe": json.dumps(about)})
+    write_json_lines(folder / SAMPLES, content.samples)
+    write_json(folder / PROVENANCE, content.provenance)
+    manifest = _manifest(parts, content, store, bulk, columns, file_digest(folder / SAMPLES))
+    write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+    return manifest
 
-    def publish(
-        self,
-        side: dict[str, Array],
-        samples: Iterable[dict[str, Any]],
-        classes: tuple[str, ...],
-        info: Info,
-        provenance: dict[str, Any],
-    ) -> Manifest:
-        """Add the side columns and the manifest, then rename the scratch folder to `out`."""
-        records = [self._record(shard) for shard in range(self.bulk.shards)]
-        digests = b"".join(bytes.fromhex(d) for record in records for d in record["digests"])
-        side = {**side, "digest": np.frombuffer(digests, dtype=np.uint8).reshape(-1, 32)}
-        columns = {
-            name: column(v.dtype.name, v.shape, column_digest(v)) for name, v in side.items()
+
+def _blocks(parts: Parts, bulk: Bulk) -> Iterator[Array]:
+    """The rows of all units, in order, cut into the store's shards."""
+    pending: list[Array] = []
+    held = 0
+    for unit in parts.plan.units:
+        pending.append(parts.read(unit))
+        held += len(pending[-1])
+        while held >= bulk.shard_rows:
+            rows = np.concatenate(pending)
+            yield rows[: bulk.shard_rows]
+            pending = [rows[bulk.shard_rows :]]
+            held -= bulk.shard_rows
+    if held:
+        yield np.concatenate(pending)
+
+
+def _manifest(
+    parts: Parts,
+    content: Content,
+    store: str,
+    bulk: Bulk,
+    columns: dict[str, Column],
+    samples_digest: str,
+) -> Manifest:
+    return Manifest.model_validate(
+        {
+            "kind": parts.plan.kind,
+            "fingerprint": parts.plan.fingerprint,
+            "settings": parts.plan.settings,
+            "store": store,
+            "rows": bulk.shape[0],
+            "shard_rows": bulk.shard_rows,
+            "bulk": bulk.name,
+            "columns": dict(sorted(columns.items())),
+            "content": content_digest(columns),
+            "samples_digest": samples_digest,
+            "classes": content.classes,
+            "info": content.info,
         }
-        columns[self.bulk.name] = column(self.bulk.dtype, self.bulk.shape, columns["digest"].digest)
-        about = {"fingerprint": self.fingerprint, "settings": self._settings, "classes": classes}
-        self._store.finish(side, {"lgr_pipe": json.dumps(about)})
-        write_json_lines(self._folder / SAMPLES, samples)
-        write_json(self._folder / PROVENANCE, provenance)
-        manifest = Manifest.model_validate(
-            {
-                "kind": self._kind,
-                "fingerprint": self.fingerprint,
-                "settings": self._settings,
-                "store": self._store_name,
-                "rows": self.bulk.shape[0],
-                "shard_rows": self.bulk.shard_rows,
-                "bulk": self.bulk.name,
-                "columns": dict(sorted(columns.items())),
-                "content": content_digest(columns),
-                "samples_digest": file_digest(self._folder / SAMPLES),
-                "classes": classes,
-                "info": info,
-            }
-        ).sealed()
-        self._release(manifest)
-        return manifest
-
-    def _release(self, manifest: Manifest) -> None:
-        """The manifest ends the work; the rename publishes it; only then the scratch goes.
-
-        What is replaced is kept in the scratch folder until the new cache is in its place.
-        """
-        write_json(self._folder / MANIFEST, manifest.model_dump(mode="json"))
-        sync_tree(self._folder)
-        refuse_taken(self.out, self._kind, overwrite=self._overwrite)
-        try:
-            put_in_place(self._folder, self.out, self.scratch / "replaced")
-        except FileNotFoundError:
-            raise self._overtaken() from None
-        shutil.rmtree(self.scratch)
+    ).sealed()
 
 
 def refuse_taken(out: Path, kind: Kind, *, overwrite: bool) -> None:
@@ -235,6 +217,6 @@ def existing_match(
             f"{out} exists already and is another cache. What differs:\n  {shown}\n"
             "Add --overwrite to replace it, or choose another --out."
         )
-    leftover = scratch_folder(out, short(found.fingerprint))
-    shutil.rmtree(leftover, ignore_errors=True)  # of a run that was killed after its rename
+    for leftover in scratch_folders(out, found.fingerprint):
+        shutil.rmtree(leftover, ignore_errors=True)  # of a run that was killed after its rename
     return found

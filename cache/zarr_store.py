@@ -14,8 +14,7 @@ import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
 from cache.errors import CacheDamagedError
-from cache.files import sync
-from cache.schema import CHUNK_ROWS
+from cache.schema import chunk_rows_for
 from cache.store import Array, Bulk, little_endian
 
 FOLDER = "data.zarr"
@@ -24,37 +23,25 @@ _CODECS = (BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec)  # nothing else is
 
 
 class ZarrWriter:
-    def __init__(self, folder: Path, work: Path, bulk: Bulk) -> None:
-        del work  # a shard is a file of its own from the start
+    def __init__(self, folder: Path, bulk: Bulk) -> None:
         self._path, self._bulk = folder / FOLDER, bulk
 
     def create(self) -> None:
         bulk = self._bulk
         group = zarr.open_group(self._path, mode="w")
-        group.create_array(
+        self._array = group.create_array(
             bulk.name,
             shape=bulk.shape,
             dtype=little_endian(bulk.dtype),
-            chunks=(min(CHUNK_ROWS, bulk.shard_rows), *bulk.shape[1:]),
+            chunks=(chunk_rows_for(bulk.shard_rows, bulk.row_bytes), *bulk.shape[1:]),
             shards=(bulk.shard_rows, *bulk.shape[1:]),
             compressors=_COMPRESSORS,
+            config={"write_empty_chunks": True},  # all-zero rows are content like any other
         )
-
-    def _array(self) -> Any:
-        # An all-zero chunk is content like any other: always write it.
-        with zarr.config.set({"array.write_empty_chunks": True}):
-            return zarr.open_array(self._path / self._bulk.name, mode="r+")
 
     def write_shard(self, shard: int, rows: Array) -> None:
         span = self._bulk.rows_of(shard)
-        self._array()[span.start : span.stop] = rows
-        place = "/".join(["c", str(shard)] + ["0"] * (len(self._bulk.shape) - 1))
-        sync(self._path / self._bulk.name / place)  # zarr renames, but does not fsync
-
-    def read_shard(self, shard: int) -> Array:
-        span = self._bulk.rows_of(shard)
-        rows: Array = self._array()[span.start : span.stop]
-        return rows
+        self._array[span.start : span.stop] = rows
 
     def finish(self, side: dict[str, Array], attributes: dict[str, Any]) -> None:
         group = zarr.open_group(self._path, mode="r+")
@@ -65,13 +52,10 @@ class ZarrWriter:
                 dtype=little_endian(values.dtype.name),
                 chunks=values.shape,
                 compressors=_COMPRESSORS,
-                overwrite=True,
                 config={"write_empty_chunks": True},
             )
             array[:] = values
         group.attrs.update(attributes)
-        for partial in self._path.rglob("*.partial"):  # left by a kill inside a write
-            partial.unlink()
 
 
 class ZarrReader:

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from pydantic import BaseModel
 
-from cache.errors import Refused
+from pipeline import cli_data, cli_extract
+from pipeline import options as o
 from pipeline.console import Guarded
-from pipeline.params import (
-    CropParams,
-    DatasetParams,
-    DrawParams,
-    ExtractParams,
-    Params,
-    TrainParams,
-    resolve,
-)
+from pipeline.options import setting
+from pipeline.params import DrawParams, TrainParams, resolve
 
 app = typer.Typer(
     cls=Guarded,
@@ -38,43 +31,16 @@ app = typer.Typer(
 )
 
 
-def _setting(section: type[BaseModel], field: str, *names: str) -> Any:
-    """An option for a field of the settings: help and default come from the model."""
-    info = section.model_fields[field]
-    shown = "" if info.default is None else str(info.default).lower().replace("none", "none")
-    return typer.Option(*names, help=info.description, show_default=shown or False)
-
-
-ParamsFile = Annotated[
-    Path | None,
-    typer.Option("--params", help="Settings file; options given here override it"),
-]
-Dataset = Annotated[str | None, _setting(DatasetParams, "name", "--dataset")]
-RootFolder = Annotated[Path | None, _setting(DatasetParams, "root", "--root")]
-Margin = Annotated[float | None, _setting(CropParams, "margin", "--margin")]
-Size = Annotated[int | None, _setting(CropParams, "size", "--size")]
-Upsample = Annotated[int | None, _setting(CropParams, "upsample", "--upsample")]
-Store = Annotated[str | None, _setting(Params, "store", "--store")]
-Workers = Annotated[
-    int | None,
-    typer.Option(min=1, help="Processes that find faces", show_default="one a core"),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU where there is one")]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace what an earlier run wrote to --out")
-]
-
-
 @app.command()
 def draw(
     out: Annotated[Path, typer.Option(help="Folder to make")],
-    per_class: Annotated[int | None, _setting(DrawParams, "per_class", "--per-class")] = None,
-    seed: Annotated[int | None, _setting(DrawParams, "seed", "--seed")] = None,
+    per_class: Annotated[int | None, setting(DrawParams, "per_class", "--per-class")] = None,
+    seed: Annotated[int | None, setting(DrawParams, "seed", "--seed")] = None,
     contact_sheet: Annotated[
         Path | None, typer.Option(help="Also write a PNG with some of the faces, to look at")
     ] = None,
-    params: ParamsFile = None,
-    overwrite: Overwrite = False,
+    params: o.ParamsFile = None,
+    overwrite: o.Overwrite = False,
 ) -> None:
     """Draw the embedded data set: faces with eight expressions, train and test people apart."""
     from pipeline.console import progress, say
@@ -90,98 +56,12 @@ def draw(
         drawing.contact_sheet(settings.per_class, settings.seed).save(contact_sheet, format="PNG")
 
 
-@app.command()
-def crop(
-    out: Annotated[Path, typer.Option(help="Crop cache to make")],
-    dataset: Dataset = None,
-    root: RootFolder = None,
-    margin: Margin = None,
-    size: Size = None,
-    upsample: Upsample = None,
-    store: Store = None,
-    workers: Workers = None,
-    params: ParamsFile = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Find the faces (dlib) and cut them out: images -> crop cache.
-
-    A folder of images has one sub-folder for each class (below train/ and test/, if you have a
-    split), or a labels.csv with the columns image, expression, subject.
-    Interrupted? The same command goes on where it stopped.
-    """
-    from pipeline import stage_one
-
-    settings = resolve(
-        params,
-        {
-            "dataset": {"name": dataset, "root": root},
-            "crop": {"margin": margin, "size": size, "upsample": upsample},
-            "store": store,
-        },
-    )
-    stage_one.crop(settings, out, workers=workers or stage_one.cores(), overwrite=overwrite)
-
-
-@app.command()
-def extract(
-    out: Annotated[Path, typer.Option(help="Latent cache to make")],
-    backbone: Annotated[str | None, _setting(ExtractParams, "backbone", "--backbone")] = None,
-    weights: Annotated[str | None, _setting(ExtractParams, "weights", "--weights")] = None,
-    weights_seed: Annotated[
-        int | None, _setting(ExtractParams, "weights_seed", "--weights-seed")
-    ] = None,
-    activation: Annotated[str | None, _setting(ExtractParams, "activation", "--activation")] = None,
-    normalize: Annotated[str | None, _setting(ExtractParams, "normalize", "--normalize")] = None,
-    dtype: Annotated[str | None, _setting(ExtractParams, "dtype", "--dtype")] = None,
-    crops: Annotated[
-        Path | None,
-        typer.Option(help="Crop cache; made first if missing", show_default="crops, beside --out"),
-    ] = None,
-    dataset: Dataset = None,
-    root: RootFolder = None,
-    margin: Margin = None,
-    size: Size = None,
-    upsample: Upsample = None,
-    store: Store = None,
-    workers: Workers = None,
-    device: Device = "auto",
-    params: ParamsFile = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Run a frozen backbone once over the crops: crop cache -> latent cache.
-
-    Crops that are missing are made first (that needs --root).
-    Interrupted? The same command goes on where it stopped.
-    """
-    from pipeline import device as devices
-    from pipeline import stage_one
-
-    if root is not None and not root.is_dir():
-        raise Refused(f"There is no folder {root}.")
-    settings = resolve(
-        params,
-        {
-            "dataset": {"name": dataset, "root": root},
-            "crop": {"margin": margin, "size": size, "upsample": upsample},
-            "extract": {
-                "backbone": backbone,
-                "weights": weights,
-                "weights_seed": weights_seed,
-                "activation": activation,
-                "normalize": normalize,
-                "dtype": dtype,
-            },
-            "store": store,
-        },
-    )
-    stage_one.extract(
-        settings,
-        crops or out.parent / "crops",
-        out,
-        workers=workers or stage_one.cores(),
-        device=devices.choose(device),
-        overwrite=overwrite,
-    )
+app.command()(cli_extract.crop)
+app.command()(cli_extract.extract)
+app.command()(cli_extract.pretrain)
+app.command()(cli_extract.backbones)
+app.add_typer(cli_data.datasets_app, name="datasets")
+app.add_typer(cli_data.cache_app, name="cache")
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -190,17 +70,17 @@ def train(
     strategy: Annotated[str, typer.Option(help="Strategy; lgr-pipe strategies lists them")],
     cache: Annotated[Path, typer.Option(help="Latent cache, from lgr-pipe extract")],
     out: Annotated[Path, typer.Option(help="Folder for metrics.json and run.json")],
-    scenario: Annotated[str | None, _setting(TrainParams, "scenario", "--scenario")] = None,
-    tasks: Annotated[int | None, _setting(TrainParams, "tasks", "--tasks")] = None,
-    uneven: Annotated[bool | None, _setting(TrainParams, "uneven", "--uneven")] = None,
-    iters: Annotated[int | None, _setting(TrainParams, "iters", "--iters")] = None,
-    batch_size: Annotated[int | None, _setting(TrainParams, "batch_size", "--batch-size")] = None,
-    lr: Annotated[float | None, _setting(TrainParams, "lr", "--lr")] = None,
-    seeds: Annotated[str | None, _setting(TrainParams, "seeds", "--seeds")] = None,
+    scenario: Annotated[str | None, setting(TrainParams, "scenario", "--scenario")] = None,
+    tasks: Annotated[int | None, setting(TrainParams, "tasks", "--tasks")] = None,
+    uneven: Annotated[bool | None, setting(TrainParams, "uneven", "--uneven")] = None,
+    iters: Annotated[int | None, setting(TrainParams, "iters", "--iters")] = None,
+    batch_size: Annotated[int | None, setting(TrainParams, "batch_size", "--batch-size")] = None,
+    lr: Annotated[float | None, setting(TrainParams, "lr", "--lr")] = None,
+    seeds: Annotated[str | None, setting(TrainParams, "seeds", "--seeds")] = None,
     backbone: Annotated[str | None, typer.Option(help="Refuse a cache of another backbone")] = None,
-    device: Device = "auto",
-    params: ParamsFile = None,
-    overwrite: Overwrite = False,
+    device: o.Device = "auto",
+    params: o.ParamsFile = None,
+    overwrite: o.Overwrite = False,
 ) -> None:
     """Learn the tasks one after the other from cached latents, once for each seed.
 

@@ -43,34 +43,40 @@ class _Rate(ProgressColumn):
         return Text(f"{done / task.elapsed:.1f} {task.fields['unit']}/s")
 
 
-@contextmanager
-def progress(title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, nothing elsewhere; yields `tick(n)`.
+Tick = Callable[[int], None]
 
-    A first tick before any work was done (rows that an earlier run left) moves
-    the bar without counting for the rate.
-    """
-    bar = Progress(
+
+class Bars:
+    """Progress bars, one below the other."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+
+    def add(self, title: str, total: int, unit: str, before: int = 0) -> Tick:
+        """A bar and its `tick(n)`; `before` is what an earlier run did, no part of the rate."""
+        task = self._bars.add_task(title, total=total, unit=unit, before=before, completed=before)
+        return lambda count: self._bars.advance(task, count)
+
+
+@contextmanager
+def bars() -> Iterator[Bars]:
+    """Bars on a terminal, nothing elsewhere."""
+    columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(),
         TimeRemainingColumn(),
-        console=_err,
-        disable=not _err.is_terminal,
     )
-    with bar:
-        task = bar.add_task(title, total=total, unit=unit, before=0)
-        first = True
+    with Progress(*columns, console=_err, disable=not _err.is_terminal) as shown:
+        yield Bars(shown)
 
-        def tick(count: int) -> None:
-            nonlocal first
-            if first and count != 1:
-                bar.update(task, before=count)
-            first = False
-            bar.advance(task, count)
 
-        yield tick
+@contextmanager
+def progress(title: str, total: int, unit: str) -> Iterator[Tick]:
+    """A single bar."""
+    with bars() as shown:
+        yield shown.add(title, total, unit)
 
 
 def say(text: str) -> None:
@@ -116,6 +122,9 @@ class Guarded(TyperGroup):
         except OSError as error:
             if error.errno is None:
                 raise
+            if error.errno == errno.EPIPE:  # the reader of a pipe had enough, as head does
+                sys.stdout = None  # nothing more to flush
+                raise typer.Exit(0) from None
             full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             place = f"{error.filename}: " if error.filename else ""
             hint = " What was finished is kept; make room and run it again." if full else ""

@@ -24,11 +24,23 @@ class _Section(BaseModel):
 
 class DatasetParams(_Section):
     name: str = "folder"
-    """Data set: drawn (the embedded one) or folder (your images)"""
+    """Data set; lgr-pipe datasets lists them"""
     root: Path | None = None
     """Folder that holds the data set"""
+    split_seed: int | None = Field(default=None, ge=0)
+    """Seed of a split that does not come with the data"""
+    images: str | None = None
+    """rafdb: original or aligned images"""
+    max_per_class: int | None = Field(default=None, ge=0)
+    """affectnet: at most so many training images a class (0: all)"""
+    limit: int | None = Field(default=None, ge=1)
+    """Take only so many images, of all classes and splits in turn: for a quick look"""
     watch: Path | None = None
     """For DVC: the file or folder whose change makes it crop again"""
+
+    def options(self) -> dict[str, Any]:
+        """The options of the data set that were given."""
+        return self.model_dump(exclude={"name", "root", "limit", "watch"}, exclude_none=True)
 
 
 class DrawParams(_Section):
@@ -41,17 +53,30 @@ class DrawParams(_Section):
 class CropParams(_Section):
     margin: float = Field(default=0.2, ge=0, le=4, allow_inf_nan=False)
     """Widen the face box by this share of its width and height"""
-    size: int = Field(default=100, ge=32, le=1024)
+    size: int | None = Field(default=None, ge=8, le=1024)
     """Width and height of a crop in pixels"""
     upsample: int = Field(default=1, ge=0, le=3)
     """Where no face is found, double the image up to so many times and look again"""
+    face_crop: Literal["dlib", "box", "off"] | None = None
+    """dlib: find the face; box: take the one that the data set states; off: the whole image"""
+    on_missing: Literal["whole", "center", "drop"] = "whole"
+    """Where there is no face: the whole image, its middle square, or no latent at all"""
+
+    @field_validator("face_crop", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        return "off" if value is False else value  # what YAML makes of a bare off
 
 
 class ExtractParams(_Section):
     backbone: str = "vgg16"
-    """The root: vgg16 (4096-d), alexnet (4096), resnet18 (512), mobilenet_v2 (1280)"""
+    """The root: vgg16, alexnet, resnet18, mobilenet_v2, lenet, or any torchvision classifier
+    with --layer; lgr-pipe backbones lists them"""
+    layer: str | None = None
+    """Where the latent is taken, in torchvision's names"""
     weights: str = "imagenet"
-    """imagenet (torchvision's), random (seeded and calibrated), or a FILE"""
+    """imagenet (torchvision's), one of its members by name (IMAGENET1K_V2), random (seeded and
+    calibrated), or a FILE"""
     weights_seed: int = Field(default=0, ge=0)
     """Seed of random weights"""
     activation: Literal["sigmoid", "none"] = "sigmoid"

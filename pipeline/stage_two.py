@@ -38,6 +38,7 @@ def train(
     results.refuse_taken(out, overwrite=overwrite)
     manifest, scenario, data = _load(cache, params.train, backbone, device)
     _warn(scenario, params)
+    _warn_of_leakage(manifest)
     with results.folder(out):
         runs = _run_seeds(strategy, options, params.train, manifest, scenario, data, device)
         found = results.metrics(strategy, manifest, scenario, params.train, runs)
@@ -140,3 +141,14 @@ def _warn(scenario: Scenario, params: Params) -> None:
                 f"Note: task {task.index + 1} has {len(task.train_rows)} training rows, fewer than "
                 f"a batch of {params.train.batch_size}: rows repeat within a batch."
             )
+
+
+def _warn_of_leakage(manifest: Manifest) -> None:
+    """A root that knows the classes makes forgetting look smaller than it is."""
+    seen = manifest.info.trained_on
+    known = [name for name in manifest.classes if seen is not None and name in seen.names]
+    if seen is not None and known:
+        say(
+            f"Note: the root was trained on {seen.data}, which shows {len(known)} of these "
+            f"{len(manifest.classes)} classes (in other images)."
+        )

@@ -14,6 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 from tests.command import ENTRY, Run
+from tests.making import make_crops, make_latents, nothing
 
 # The same examples in each run, and no deadline: machines are shared and noisy.
 settings.register_profile("steady", deadline=None, derandomize=True)
@@ -22,63 +23,29 @@ settings.load_profile("steady")
 PER_CLASS = 12  # three subjects: two train, one test
 
 
-def _nothing(_: int) -> None:
-    pass
-
-
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """96 drawn faces."""
     from stages.draw.dataset import draw
 
     out = tmp_path_factory.mktemp("input") / "drawn"
-    draw(out, PER_CLASS, 0, overwrite=False, tick=_nothing)
+    draw(out, PER_CLASS, 0, overwrite=False, tick=nothing)
     return out
 
 
 @pytest.fixture(scope="session")
 def crops(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Their crop cache (zarr)."""
-    from stages.datasets import read
-    from stages.extract.crop import crop_settings, make_crops
-    from stages.extract.faces import CropSettings
-
     out = tmp_path_factory.mktemp("caches") / "crops"
-    dataset = read("drawn", drawn)
-    make_crops(
-        dataset,
-        CropSettings(),
-        crop_settings(dataset, CropSettings()),
-        out,
-        store="zarr",
-        workers=1,
-        overwrite=False,
-        tick=_nothing,
-        shard_rows=64,
-    )
+    make_crops(out, ("drawn", drawn))
     return out
 
 
 @pytest.fixture(scope="session")
 def latents(crops: Path) -> Path:
     """Latents of them (zarr): a random MobileNet-V2, 1280-d."""
-    from cache.reader import Cache
-    from stages.extract.latents import RootSettings, make_latents
-    from stages.extract.weights import load
-
     out = crops.parent / "mobilenet_v2"
-    with Cache(crops) as cache:
-        make_latents(
-            cache,
-            RootSettings(backbone="mobilenet_v2", weights="random"),
-            load("mobilenet_v2", "random", 0),
-            out,
-            store="zarr",
-            device="cpu",
-            overwrite=False,
-            tick=_nothing,
-            shard_rows=64,
-        )
+    make_latents(out, crops, "mobilenet_v2")
     return out
 
 

@@ -26,44 +26,13 @@ from cache.errors import (
     CacheUnfinishedError,
     Refused,
 )
+from cache.parts import Parts, Plan, unfinished
 from cache.reader import Cache
 from cache.schema import MANIFEST, Info, Manifest, scratch_folders
-from cache.store import STORES, Bulk
-from cache.writer import CacheWriter, existing_match
-
-SETTINGS: dict[str, Any] = {"kind": "latents", "seed": 0}
-
-
-def make(
-    out: Path,
-    store: str,
-    rows: np.ndarray,
-    *,
-    shard_rows: int = 4,
-    stop_after: int | None = None,
-    overwrite: bool = False,
-    settings_: dict[str, Any] = SETTINGS,
-) -> list[int]:
-    """Write `rows` as a latent cache; returns the shards that had to be made."""
-    bulk = Bulk("latents", rows.dtype.name, rows.shape, shard_rows)
-    writer = CacheWriter(out, "latents", settings_, store, bulk, overwrite=overwrite)
-    todo = writer.todo()
-    for shard in todo[:stop_after]:
-        span = bulk.rows_of(shard)
-        writer.write(shard, rows[span.start : span.stop], {"first": span.start})
-    if stop_after is None:
-        assert [note["first"] for note in writer.notes()] == [
-            bulk.rows_of(k).start for k in range(bulk.shards)
-        ]
-        n = len(rows)
-        side = {
-            "label": np.arange(n, dtype=np.int16) % 2,
-            "subject": np.full(n, -1, dtype=np.int32),
-            "split": (np.arange(n) % 3 == 0).astype(np.uint8),
-        }
-        samples = [{"row": k, "id": f"{k}.png"} for k in range(n)]
-        writer.publish(side, samples, ("a", "b"), Info(dataset="d", images={}), {"made": "now"})
-    return todo
+from cache.store import STORES
+from cache.writer import Content, existing_match, publish
+from tests.making import SETTINGS
+from tests.making import make_cache as make
 
 
 @pytest.fixture
@@ -208,20 +177,78 @@ def test_overwrite_mends_a_damaged_cache(tmp_path: Path, store: str, rows: np.nd
         assert np.array_equal(cache.bulk(), rows)
 
 
-def test_a_damaged_shard_is_made_again(tmp_path: Path, store: str, rows: np.ndarray) -> None:
+def test_a_damaged_part_is_made_again(tmp_path: Path, store: str, rows: np.ndarray) -> None:
     make(tmp_path / "c", store, rows, stop_after=2)
     (scratch,) = scratch_folders(tmp_path / "c")
-    name = "parts/00000.npy" if store == "hdf5" else "cache/data.zarr/latents/c/0/0"
-    data = bytearray((scratch / name).read_bytes())
-    data[len(data) // 2] ^= 1
-    (scratch / name).write_bytes(data)
-    assert make(tmp_path / "c", store, rows) == [0, 2]
+    for name, flip in (("parts/00000.npy", -3), ("records/00001.json", 20)):
+        data = bytearray((scratch / name).read_bytes())
+        data[flip] ^= 1
+        (scratch / name).write_bytes(data)
+    assert make(tmp_path / "c", store, rows) == [0, 1, 2]
 
 
-def test_work_of_another_plan_is_not_mixed_in(tmp_path: Path, store: str, rows: np.ndarray) -> None:
+def test_a_part_damaged_at_the_end_is_not_published(
+    tmp_path: Path, store: str, rows: np.ndarray
+) -> None:
+    make(tmp_path / "c", store, rows, stop_after=3)
+    parts = unfinished(tmp_path / "c", "latents")
+    path = parts.scratch / "parts" / "00001.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    content = Content({}, [], ("a", "b"), Info(dataset="d"), {})
+    with pytest.raises(CacheDamagedError, match=r"00001\.npy is not what was written"):
+        publish(parts, content, store=store, overwrite=False)
+    assert not (tmp_path / "c").exists()
+    assert make(tmp_path / "c", store, rows) == [1]
+
+
+def test_the_store_is_chosen_at_the_end(tmp_path: Path, store: str, rows: np.ndarray) -> None:
+    """Parts are the same for both stores: changing one's mind costs nothing."""
     make(tmp_path / "c", store, rows, stop_after=2)
     other = "zarr" if store == "hdf5" else "hdf5"
-    assert make(tmp_path / "c", other, rows) == [0, 1, 2]
+    assert make(tmp_path / "c", other, rows) == [2]
+    assert not scratch_folders(tmp_path / "c")
+
+
+def test_work_of_other_settings_is_not_mixed_in(
+    tmp_path: Path, store: str, rows: np.ndarray
+) -> None:
+    make(tmp_path / "c", store, rows, stop_after=2)
+    other = {**SETTINGS, "seed": 1}
+    assert make(tmp_path / "c", store, rows, shard_rows=5, stop_after=1) == [0, 1]
+    assert make(tmp_path / "c", store, rows + 1, settings_=other) == [0, 1, 2]
+    assert len(scratch_folders(tmp_path / "c")) == 2  # the unfinished ones are kept
+    with pytest.raises(CacheUnfinishedError, match="several unfinished works"):
+        unfinished(tmp_path / "c", "latents")
+
+
+def test_units_that_keep_fewer_rows(tmp_path: Path, store: str, rows: np.ndarray) -> None:
+    """Rows may fall out of a unit: the cache has no hole, whatever the shards."""
+    plan = Plan(
+        kind="latents", settings=SETTINGS, dtype="float32", row_shape=(6,), rows=10, unit_rows=4,
+        store=store, classes=("a",), info=Info(dataset="d"),
+    )  # fmt: skip
+    parts = Parts(tmp_path / "c", plan).start()
+    kept = [rows[1:4], rows[:0], rows[8:10]]
+    for unit in (2, 0):
+        parts.write(unit, kept[unit], {})
+    ones = np.ones(5, dtype=np.int16)
+    side = {"label": ones * 0, "subject": ones.astype("int32"), "split": ones.astype("uint8")}
+    content = Content(side, [{"row": k} for k in range(5)], ("a",), Info(dataset="d"), {})
+    with pytest.raises(CacheUnfinishedError, match=r"1 of 3 units of latents are missing \(1\)"):
+        publish(parts, content, store=store, overwrite=False)
+    parts.write(1, kept[1], {})
+    publish(parts, content, store=store, overwrite=False, shard_rows=2)
+    with Cache(tmp_path / "c") as cache:
+        assert np.array_equal(cache.bulk(), np.concatenate(kept))
+
+
+def test_a_part_is_checked_before_it_is_written(tmp_path: Path, rows: np.ndarray) -> None:
+    make(tmp_path / "c", "zarr", rows, stop_after=0)
+    parts = unfinished(tmp_path / "c", "latents")
+    for wrong in (rows[:5], rows[:4, :5], rows[:4].astype("float16")):
+        with pytest.raises(ValueError, match="unit 0"):
+            parts.write(0, wrong, {})
+    assert parts.missing() == [0, 1, 2]
 
 
 def test_a_flipped_bit_is_found_in_every_file(tmp_path: Path, store: str, rows: np.ndarray) -> None:

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -98,7 +100,7 @@ def _mistakes(latents: Path, drawn: Path, tmp: Path) -> list[tuple[str, tuple[ob
         ("no root", ("crop", "--out", tmp / "c"), "--root DIR"),
         ("gone file", ("crop", "--root", tmp / "table", "--out", tmp / "c"), "no file gone.png"),
         ("taken", ("crop", "--root", drawn, "--out", tmp / "full"), "exists already"),
-        ("backbone", (*extract, "--backbone", "vgg61"), "Known: vgg16, alexnet"),
+        ("backbone", (*extract, "--backbone", "vgg61"), "The table has vgg16, alexnet"),
         ("weights", (*extract, "--weights", tmp / "no.pth"), "there is no file"),
         ("store", (*extract, "--store", "csv"), "zarr"),
         ("dtype", (*extract, "--dtype", "int8"), "float16"),
@@ -127,6 +129,27 @@ def _mistakes(latents: Path, drawn: Path, tmp: Path) -> list[tuple[str, tuple[ob
         ("unfinished", ("train", "--strategy", "none", "--cache", tmp / "empty", "--out", tmp / "r"), "no finished cache"),
         ("out is taken", ("train", "--strategy", "none", "--cache", latents, "--out", tmp / "full"), "exists already"),
         ("no runs", ("report", tmp / "empty"), "no finished runs"),
+        ("shard", (*extract, "--shard", "2/2"), "--shard must be i/n with i from 0 to n-1"),
+        ("action", (*extract, "finish"), "there is only finalize"),
+        ("nothing to finalize", ("extract", "finalize", "--out", tmp / "l"), "nothing to finalize"),
+        ("no crops to finalize", ("crop", "finalize", "--out", tmp / "l"), "nothing to finalize"),
+        ("no layer", ("extract", "--crops", latents.parent / "crops", "--backbone", "convnext_tiny", "--out", tmp / "l"), "--layer NAME"),
+        ("odd layer", ("extract", "--crops", latents.parent / "crops", "--backbone", "resnet18", "--layer", "avgpol", "--out", tmp / "l"), "avgpool"),
+        ("lenet on faces", ("extract", "--crops", latents.parent / "crops", "--backbone", "lenet", "--weights", "random", "--out", tmp / "l"), "--size 32"),
+        ("lenet of imagenet", ("extract", "--crops", latents.parent / "crops", "--backbone", "lenet", "--out", tmp / "l"), "lgr-pipe pretrain"),
+        ("member", ("extract", "--crops", latents.parent / "crops", "--backbone", "resnet18", "--weights", "IMAGENET1K_V9", "--out", tmp / "l"), "IMAGENET1K_V1"),
+        ("on missing", (*extract, "--on-missing", "guess"), "'whole', 'center' or 'drop'"),
+        ("face crop", (*extract, "--face-crop", "maybe"), "'dlib', 'box' or 'off'"),
+        ("option of another set", ("crop", "--dataset", "drawn", "--root", drawn, "--images", "aligned", "--out", tmp / "c"), "drawn has no option --images"),
+        ("limit", (*extract, "--limit", "0"), "dataset.limit"),
+        ("no such set", ("datasets", "check", "fer2013", "--root", drawn), "Known: ckplus, rafdb"),
+        ("not in this layout", ("datasets", "check", "rafdb", "--root", drawn), "list_patition_label.txt"),
+        ("no status", ("cache", "samples", latents.parent / "crops", "--status", "lost"), "found, whole, failed"),
+        ("latents have none", ("cache", "samples", latents, "--status", "failed"), "crop cache"),
+        ("retry without images", ("extract", "--crops", latents.parent / "crops", "--backbone", "resnet18", "--weights", "random", "--retry-failed", "--out", tmp / "l"), "--root DIR"),
+        ("retry what is not there", ("crop", "--dataset", "drawn", "--root", drawn, "--retry-failed", "--out", tmp / "c"), "There is no cache"),
+        ("no pretrain split", ("pretrain", "--crops", latents.parent / "crops", "--out", tmp / "w"), "mnist"),
+        ("pretrain vgg", ("pretrain", "--backbone", "vgg16", "--crops", latents.parent / "crops", "--out", tmp / "w"), "only lenet"),
         ("small drawing", ("draw", "--per-class", "3", "--out", tmp / "d"), "at least 5"),
         ("params", ("draw", "--params", tmp / "no.yaml", "--out", tmp / "d"), "cannot be read"),
     ]  # fmt: skip
@@ -192,44 +215,54 @@ def test_killed_crop_resumes(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["crops"]
 
 
-def test_killed_extract_resumes_at_the_shard(lgr_pipe: Run, crops: Path, tmp_path: Path) -> None:
-    """Two thirds done, killed: the rest is made, bit by bit as in one go."""
-    from stages.extract import latents as room
-
+def test_killed_extract_resumes_at_the_unit(lgr_pipe: Run, crops: Path, tmp_path: Path) -> None:
+    """One unit of two done, killed: the rest is made, bit by bit as in one go."""
+    words = ("extract", "--crops", crops, "--backbone", "alexnet", "--weights", "random", "--out")
     code = (
         "import os, signal\n"
-        "from pathlib import Path\n"
-        "from cache.reader import Cache\n"
-        "from cache import writer\n"
-        "from stages.extract.latents import RootSettings, make_latents\n"
-        "from stages.extract.weights import load\n"
-        "write, count = writer.CacheWriter.write, [0]\n"
-        "def counted(*words):\n"
-        "    write(*words); count[0] += 1\n"
-        "    if count[0] == {kill}: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "writer.CacheWriter.write = counted\n"
-        f"with Cache(Path({str(crops)!r})) as cache:\n"
-        "    make_latents(cache, RootSettings('alexnet', 'random'), load('alexnet', 'random', 0), Path({out!r}), store='zarr',\n"
-        "        device='cpu', overwrite=False, tick=lambda n: None, shard_rows=32)\n"
-        "print(count[0])\n"
-    )
-    assert room.BATCH == 32
-
-    def python(out: Path, kill: int) -> subprocess.CompletedProcess[str]:
-        text = code.replace("{kill}", str(kill)).replace("{out!r}", repr(str(out)))
-        return subprocess.run(
-            [sys.executable, "-c", text], capture_output=True, text=True, check=False
-        )
-
-    assert python(tmp_path / "whole", 0).stdout.strip() == "3"
-    assert python(tmp_path / "cut", 2).returncode == -signal.SIGKILL
+        "from cache.parts import Parts\n"
+        "write = Parts.write\n"
+        "def once(*words):\n"
+        "    write(*words)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "Parts.write = once\n"
+    ) + ENTRY
+    cut = [sys.executable, "-c", code, *map(str, (*words, tmp_path / "cut"))]
+    assert subprocess.run(cut, capture_output=True, check=False).returncode == -signal.SIGKILL
     assert len(scratch_folders(tmp_path / "cut")) == 1
     done = lgr_pipe("train", "--strategy", "none", "--cache", tmp_path / "cut", "--out", "x")
     assert (done.returncode, "is not finished" in done.stderr) == (2, True)
-    assert python(tmp_path / "cut", 0).stdout.strip() == "1"
-    with Cache(tmp_path / "cut") as cut, Cache(tmp_path / "whole") as whole:
-        assert cut.manifest == whole.manifest
-        assert np.array_equal(cut.bulk(), whole.bulk())
+    done = lgr_pipe(*words, tmp_path / "cut")
+    assert done.returncode == 0, done.stderr
+    assert "made by an earlier run  64" in done.stderr
+    assert lgr_pipe(*words, tmp_path / "whole", "--store", "hdf5").returncode == 0
+    with Cache(tmp_path / "cut") as one, Cache(tmp_path / "whole") as whole:
+        assert one.manifest.content == whole.manifest.content
+        assert np.array_equal(one.bulk(), whole.bulk())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cut", "whole"]
+
+
+@pytest.mark.parametrize("command", ["crop", "extract"])
+def test_ctrl_c_says_how_to_go_on(drawn: Path, tmp_path: Path, command: str) -> None:
+    """Whole process group, as a terminal does it; workers end without a word."""
+    words = [command, "--dataset", "drawn", "--root", drawn, "--workers", "2", "--out"]
+    if command == "extract":
+        words[1:1] = ["--backbone", "alexnet", "--weights", "random", "--crops", tmp_path / "crops"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENTRY, *map(str, words), str(tmp_path / "out")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    _wait_for(lambda: bool(list(tmp_path.glob(".*"))), process)
+    time.sleep(0.3)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "the same command goes on from there" in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "out").exists()
 
 
 def _kill(words: tuple[object, ...], out: Path, delay: float) -> None:
@@ -240,9 +273,7 @@ def _kill(words: tuple[object, ...], out: Path, delay: float) -> None:
         stderr=subprocess.DEVNULL,
         env=os.environ,
     )
-    until = time.monotonic() + 60
-    while not scratch_folders(out) and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.005)
+    _wait_for(lambda: bool(scratch_folders(out)), process)
     time.sleep(delay)
     children = (
         psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
@@ -251,3 +282,9 @@ def _kill(words: tuple[object, ...], out: Path, delay: float) -> None:
     process.wait()
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive, "worker processes outlive their parent"
+
+
+def _wait_for(there: Callable[[], bool], process: subprocess.Popen[Any]) -> None:
+    until = time.monotonic() + 60
+    while not there() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.005)

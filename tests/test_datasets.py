@@ -93,7 +93,7 @@ def test_nothing_there(tmp_path: Path) -> None:
     (tmp_path / "a" / "notes.txt").write_text("no image")
     with pytest.raises(Refused, match="no images"):
         read("folder", tmp_path)
-    with pytest.raises(Refused, match="Known: drawn, folder"):
+    with pytest.raises(Refused, match="Known: ckplus, rafdb"):
         read("imagenet", tmp_path)
 
 

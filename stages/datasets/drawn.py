@@ -11,10 +11,15 @@ from pathlib import Path
 
 from cache.errors import Refused
 from stages.datasets import folder
-from stages.datasets.sample import Dataset
+from stages.datasets.sample import About, Dataset
 from stages.draw.expressions import EXPRESSIONS
 
-LAYOUT = "as lgr-pipe draw writes it: labels.csv and images/"
+ABOUT = About(
+    "Faces drawn by lgr-pipe, the embedded data set",
+    "labels.csv, images/ and drawn.json, as lgr-pipe draw writes them",
+    "make it: lgr-pipe draw --out DIR",
+    EXPRESSIONS,
+)
 
 
 def read(root: Path) -> Dataset:

@@ -16,33 +16,42 @@ import csv
 from pathlib import Path, PurePosixPath
 
 from cache.errors import Refused
-from stages.datasets.sample import Dataset, Sample, Split, build
+from stages.datasets.sample import About, Dataset, Sample, Split, build, refuse_mistakes
 
-LAYOUT = "labels.csv (image, expression, subject[, split]) or ROOT/[train|test/]CLASS/IMAGE"
+ABOUT = About(
+    "Images of your own",
+    "CLASS/IMAGE\n"
+    "train/CLASS/IMAGE and test/CLASS/IMAGE\n"
+    "labels.csv (columns image, expression, subject[, split]) and [images/]IMAGE",
+    "nowhere: it is yours",
+)
+_EXPECTED = "labels.csv (image, expression, subject[, split]) or ROOT/[train|test/]CLASS/IMAGE"
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 _SPLIT_FOLDERS: dict[str, Split] = {"train": "train", "test": "test"}
 _COLUMNS = ("image", "expression", "subject")
 
 
-def read(root: Path) -> Dataset:
+def read(root: Path, *, split_seed: int = 0) -> Dataset:
     """Raises Refused: no images, or a `labels.csv` with mistakes (all are named)."""
-    return read_as("folder", root)
+    return read_as("folder", root, seed=split_seed)
 
 
-def read_as(name: str, root: Path, classes: tuple[str, ...] | None = None) -> Dataset:
+def read_as(
+    name: str, root: Path, classes: tuple[str, ...] | None = None, seed: int = 0
+) -> Dataset:
     """As `read`, under another name and with a fixed order of classes."""
     table = root / "labels.csv"
     samples = _read_table(table) if table.is_file() else _read_tree(root)
     if not samples:
         raise Refused(
-            f"There are no images in {root}. Expected {LAYOUT}, "
+            f"There are no images in {root}. Expected {_EXPECTED}, "
             f"with files ending in {', '.join(sorted(SUFFIXES))}."
         )
-    dataset = build(name, samples, classes)
+    dataset = build(name, samples, classes, seed=seed)
     for split in ("train", "test"):
         if not any(sample.split == split for sample in dataset.samples):
-            raise Refused(f"{root} has no {split} images. Expected {LAYOUT}.")
+            raise Refused(f"{root} has no {split} images. Expected {_EXPECTED}.")
     return dataset
 
 
@@ -72,10 +81,7 @@ def _read_table(table: Path) -> list[Sample]:
     with_split = sum(sample.split is not None for sample in samples)
     if 0 < with_split < len(samples):
         mistakes.append(f"{len(samples) - with_split} rows have no split, the others have one")
-    if mistakes:
-        shown = "\n  ".join(mistakes[:8])
-        more = f"\n  and {len(mistakes) - 8} more" if len(mistakes) > 8 else ""
-        raise Refused(f"{table} has mistakes:\n  {shown}{more}")
+    refuse_mistakes(table, mistakes)
     return samples
 
 

@@ -1,53 +1,90 @@
 """Run the detector over a data set: samples -> crop cache.
 
-read ahead by worker processes (dlib holds Python's lock, so threads would
-not help) -> crops in the order of the rows -> one shard after the other
+Worker processes crop ahead (dlib holds Python's lock, so threads would not
+help); crops come back in the order of the rows and are written a unit at a
+time.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
-from functools import partial
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cache.digest import file_digest, text_digest
+from cache.digest import bytes_digest, file_digest, text_digest
 from cache.errors import Refused
 from cache.fingerprint import canonical_json
+from cache.parts import Parts, Plan
 from cache.provenance import provenance
 from cache.reader import Cache
-from cache.schema import SHARD_ROWS, SPLITS, Info, Manifest
-from cache.store import Bulk
-from cache.writer import CacheWriter
+from cache.schema import SPLITS, Info, Manifest, shard_rows_for
+from cache.writer import Content, publish, refuse_missing
 from stages.datasets.sample import Dataset, Sample
-from stages.extract.faces import Crop, CropSettings, Status, crop_file
+from stages.extract.faces import USABLE, Crop, CropSettings, Status, Task, crop_image
+from stages.extract.source import CropUnit
 
 Tick = Callable[[int], None]
 """Called with the number of rows that were just done."""
 
+_TOGETHER = 8
+"""Images that a worker takes at a time."""
+_FEW = 32
+"""So few images are not worth starting processes for."""
 
-def crop_settings(dataset: Dataset, settings: CropSettings) -> dict[str, Any]:
-    """What decides the content of the crop cache: all files' bytes and labels, and the cropping.
 
-    Raises:
-        Refused: an image vanished since the folder was listed.
-    """
-    rows = []
-    for sample in dataset.samples:
-        try:
-            digest = file_digest(sample.path)
-        except OSError as error:
-            raise Refused(f"{sample.path} cannot be read: {error.strerror}.") from None
-        rows.append([sample.id, digest, sample.label, sample.subject, sample.split])
-    return {
+@dataclass(frozen=True)
+class CropWork:
+    """A data set, how to crop it, and what that is called."""
+
+    dataset: Dataset
+    settings: CropSettings
+    digests: tuple[str, ...]
+    """Of each image's bytes; or, in a few words, why it cannot be read."""
+    fingerprinted: dict[str, Any]
+    """What decides the content of the crop cache."""
+
+    def plan(self, store: str, unit_rows: int | None = None) -> Plan:
+        size = self.settings.size
+        return Plan(
+            kind="crops",
+            settings=self.fingerprinted,
+            dtype="uint8",
+            row_shape=(size, size, 3),
+            rows=self.dataset.size,
+            unit_rows=unit_rows or shard_rows_for(size * size * 3),
+            store=store,
+            classes=self.dataset.classes,
+            info=Info(dataset=self.dataset.name),
+        )
+
+
+def prepare(dataset: Dataset, settings: CropSettings, tick: Tick, threads: int = 4) -> CropWork:
+    """Read every image once for its digest: bytes decide a crop, not names or dates."""
+    digests: list[str] = []
+    blocks = [dataset.samples[k : k + 64] for k in range(0, dataset.size, 64)]
+    with ThreadPoolExecutor(threads) as pool:  # blake3 and the disk both leave Python's lock
+        for found in pool.map(_digests, blocks):
+            digests += found
+            tick(len(found))
+    boxed = settings.face_crop == "box"
+    rows = [
+        [s.id, digest, s.label, s.subject, s.split, *([s.box] if boxed else [])]
+        for s, digest in zip(dataset.samples, digests, strict=True)
+    ]
+    fingerprinted = {
         "kind": "crops",
         "dataset": {
             "name": dataset.name,
@@ -57,61 +94,149 @@ def crop_settings(dataset: Dataset, settings: CropSettings) -> dict[str, Any]:
         },
         "crop": settings.fingerprinted(),
     }
+    return CropWork(dataset, settings, tuple(digests), fingerprinted)
 
 
-def make_crops(
-    dataset: Dataset,
-    settings: CropSettings,
-    fingerprinted: dict[str, Any],
-    out: Path,
-    *,
-    store: str,
-    workers: int,
-    overwrite: bool,
-    tick: Tick,
-    shard_rows: int = SHARD_ROWS,
-) -> tuple[Manifest, int]:
-    """Write the crop cache `out`; (its manifest, how many crops were made now).
-
-    `fingerprinted` is what `crop_settings` gives for this data set and these
-    settings: passed in, because it reads every image.  Unfinished work is taken
-    up at the first shard that is missing.
-
-    Raises:
-        CacheExistsError: `out` is taken.
-        Refused: not a single image can be decoded.
-    """
-    started = time.time()
-    shape = (dataset.size, settings.size, settings.size, 3)
-    bulk = Bulk("crops", "uint8", shape, shard_rows)
-    writer = CacheWriter(out, "crops", fingerprinted, store, bulk, overwrite=overwrite)
-    todo = writer.todo()
-    rows = [row for shard in todo for row in bulk.rows_of(shard)]
-    tick(dataset.size - len(rows))
-    with ExitStack() as stack:
-        paths = [dataset.samples[row].path for row in rows]
-        crops = _crops(paths, settings, workers, stack)
-        for shard in todo:
-            _write_shard(writer, shard, len(bulk.rows_of(shard)), crops, tick)
-    return _publish(writer, dataset, started), len(rows)
+def _digests(samples: Sequence[Sample]) -> list[str]:
+    return [_digest(sample) for sample in samples]
 
 
-def _crops(
-    paths: Sequence[Path], settings: CropSettings, workers: int, stack: ExitStack
-) -> Iterator[Crop]:
-    """The crops of `paths`, in their order, made by `workers` processes (1: by this one)."""
-    crop = partial(crop_file, settings=settings)
-    if workers <= 1 or len(paths) < 32:
-        return map(crop, paths)
-    pool = stack.enter_context(
-        ProcessPoolExecutor(
-            min(workers, len(paths)),
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_leave_with_parent,
+def _digest(sample: Sample) -> str:
+    if isinstance(sample.image, np.ndarray):
+        shape = " ".join(map(str, sample.image.shape))
+        return f"pixels {shape} {bytes_digest(sample.image.tobytes())}"
+    if not sample.image.is_file():  # a pipe, say, would be waited for without end
+        return "no such file"
+    try:
+        return file_digest(sample.image)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+class Cropper:
+    """Makes the units of a crop cache, and knows those that are made.  A context manager."""
+
+    def __init__(
+        self,
+        work: CropWork,
+        parts: Parts,
+        *,
+        workers: int,
+        tick: Tick,
+        again: Cache | None = None,
+    ) -> None:
+        """`again`: take everything from this cache but what failed in it."""
+        self.work, self.parts, self.plan = work, parts, parts.plan
+        self._workers, self._tick = workers, tick
+        self._kept = Kept(again) if again is not None else None
+        self._pool: ProcessPoolExecutor | None = None
+        self.made = 0
+        """Images cropped by this run."""
+
+    def __enter__(self) -> Cropper:
+        self.parts.start(_sample_rows(self.work))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def stop(self) -> None:
+        """Give up what is not begun; whoever waits for it gets an error."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def split(self) -> NDArray[np.uint8]:
+        """Column `split` of the cache to be."""
+        split: NDArray[np.uint8] = sample_columns(_sample_rows(self.work), self.plan.classes)[
+            "split"
+        ]
+        return split
+
+    def units(self, wanted: Sequence[int]) -> Iterator[CropUnit]:
+        """These units in order, made where they are missing."""
+        todo = set(self.parts.todo(wanted))
+        crops = self._crops(row for unit in wanted if unit in todo for row in self._fresh(unit))
+        for unit in wanted:
+            if unit in todo:
+                pixels, note = self._make(unit, crops)
+                self.parts.write(unit, pixels, note)
+            else:
+                pixels, note = self.parts.read(unit), self.parts.note(unit)
+            yield CropUnit(unit, pixels, np.array(note["status"], dtype=np.uint8))
+
+    def _fresh(self, unit: int) -> list[int]:
+        """The rows of a unit that must be cropped."""
+        rows = self.plan.rows_of(unit)
+        return [row for row in rows if self._kept is None or self._kept.failed(row)]
+
+    def _make(self, unit: int, crops: Iterator[Crop]) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        rows, fresh = self.plan.rows_of(unit), self._fresh(unit)
+        made = self._kept.crops(rows) if self._kept is not None else {}
+        for row in fresh:
+            made[row] = next(crops)
+            self._tick(1)
+        self.made += len(fresh)
+        self._tick(len(rows) - len(fresh))
+        ordered = [made[row] for row in rows]
+        note = {
+            "status": [int(crop.status) for crop in ordered],
+            "box": [list(crop.box) for crop in ordered],
+            "reason": [crop.reason for crop in ordered],
+        }
+        return np.stack([crop.pixels for crop in ordered]), note
+
+    def _crops(self, rows: Iterable[int]) -> Iterator[Crop]:
+        """The crops of these rows, in their order."""
+        samples, digests = self.work.dataset.samples, self.work.digests
+        tasks = [Task(samples[row].image, digests[row], samples[row].box) for row in rows]
+        trivial = self.work.settings.face_crop == "off" and not any(
+            isinstance(task.image, Path) for task in tasks
         )
-    )
-    stack.callback(pool.shutdown, cancel_futures=True)
-    return pool.map(crop, paths, chunksize=8)
+        if self._workers <= 1 or len(tasks) < _FEW or trivial:
+            for task in tasks:
+                yield crop_image(task, self.work.settings)
+            return
+        yield from self._pooled(tasks)
+
+    def _pooled(self, tasks: list[Task]) -> Iterator[Crop]:
+        """By worker processes, never more than about two units ahead."""
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
+                self._workers,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_leave_with_parent,
+            )
+        ahead = max(2 * self._workers, 2 * self.plan.unit_rows // _TOGETHER)
+        waiting: deque[Future[list[Crop]]] = deque()
+        for start in range(0, len(tasks), _TOGETHER):
+            chunk = tasks[start : start + _TOGETHER]
+            with _ctrl_c_held_back():  # a process may be started by this
+                waiting.append(self._pool.submit(_crop_all, chunk, self.work.settings))
+            if len(waiting) > ahead:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+
+
+def _crop_all(tasks: list[Task], settings: CropSettings) -> list[Crop]:
+    return [crop_image(task, settings) for task in tasks]
+
+
+@contextmanager
+def _ctrl_c_held_back() -> Iterator[None]:
+    """What is started in here never sees Ctrl-C, which a terminal sends to all processes:
+    the parent decides what it means."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _leave_with_parent() -> None:
@@ -126,63 +251,101 @@ def _leave_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _write_shard(
-    writer: CacheWriter, shard: int, count: int, crops: Iterator[Crop], tick: Tick
-) -> None:
-    made = []
-    for _ in range(count):
-        made.append(next(crops))
-        tick(1)
-    note = {
-        "status": [int(crop.status) for crop in made],
-        "box": [list(crop.box) for crop in made],
-        "reason": [crop.reason for crop in made],
-    }
-    writer.write(shard, np.stack([crop.pixels for crop in made]), note)
+class Kept:
+    """What a finished cache holds already."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+        self._status, self._box = cache.side("status"), cache.side("box")
+        self._reasons = [str(row["reason"]) for row in cache.samples()]
+
+    def failed(self, row: int) -> bool:
+        return bool(self._status[row] == Status.FAILED)
+
+    def crops(self, rows: range) -> dict[int, Crop]:
+        pixels = self._cache.bulk_rows(rows.start, rows.stop)
+        return {
+            row: Crop(
+                pixels[row - rows.start],
+                Status(int(self._status[row])),
+                tuple(self._box[row].tolist()),
+                self._reasons[row],
+            )
+            for row in rows
+        }
 
 
-def _publish(writer: CacheWriter, dataset: Dataset, started: float) -> Manifest:
-    notes = writer.notes()
+def publish_crops(parts: Parts, *, store: str, overwrite: bool, started: float) -> Manifest:
+    """Make the crop cache of all its units.
+
+    Raises:
+        CacheUnfinishedError: units are missing.
+        Refused: not a single image can be used.
+    """
+    refuse_missing(parts)
+    notes = list(parts.notes())
     status = np.array([s for note in notes for s in note["status"]], dtype=np.uint8)
     boxes = np.array([b for note in notes for b in note["box"]], dtype=np.int32)
     reasons = [r for note in notes for r in note["reason"]]
     counts = {s.name.lower(): int((status == s).sum()) for s in Status}
-    if counts["failed"] == dataset.size:
-        writer.discard()
-        raise Refused(f"None of the {dataset.size} images can be decoded; first: {reasons[0]}.")
-    side = {"status": status, "box": boxes, **sample_columns(dataset.samples, dataset.classes)}
-    samples = [
+    if not np.isin(status, USABLE).any():
+        parts.discard()
+        raise Refused(f"None of the {len(status)} images can be used; first: {reasons[0]}.")
+    table = parts.samples()
+    side = {"status": status, "box": boxes, **sample_columns(table, parts.plan.classes)}
+    samples = (
+        {**sample, "status": Status(int(s)).name.lower(), "reason": reason}
+        for sample, s, reason in zip(table, status, reasons, strict=True)
+    )
+    info = parts.plan.info.model_copy(update={"images": counts})
+    content = Content(side, samples, parts.plan.classes, info, provenance(started))
+    rows = parts.plan.unit_rows
+    return publish(parts, content, store=store, overwrite=overwrite, shard_rows=rows)
+
+
+def make_crops(
+    work: CropWork,
+    out: Path,
+    *,
+    store: str,
+    workers: int,
+    overwrite: bool,
+    tick: Tick,
+    unit_rows: int | None = None,
+    again: Cache | None = None,
+) -> tuple[Manifest, int]:
+    """Write the crop cache `out`; (its manifest, how many crops were made now)."""
+    started = time.time()
+    parts = Parts(out, work.plan(store, unit_rows))
+    with Cropper(work, parts, workers=workers, tick=tick, again=again) as cropper:
+        todo = parts.todo(parts.plan.units)
+        tick(work.dataset.size - sum(len(parts.plan.rows_of(unit)) for unit in todo))
+        for _ in cropper.units(todo):
+            pass
+    manifest = publish_crops(parts, store=store, overwrite=overwrite, started=started)
+    return manifest, cropper.made
+
+
+def _sample_rows(work: CropWork) -> list[dict[str, Any]]:
+    return [
         {
-            **_sample_row(row, sample),
-            "status": Status(int(status[row])).name.lower(),
-            "reason": reasons[row],
+            "row": row,
+            "id": sample.id,
+            "label": sample.label,
+            "subject": sample.subject,
+            "split": sample.split,
+            "file": digest,
         }
-        for row, sample in enumerate(dataset.samples)
+        for row, (sample, digest) in enumerate(zip(work.dataset.samples, work.digests, strict=True))
     ]
-    info = Info(dataset=dataset.name, images=counts)
-    return writer.publish(side, samples, dataset.classes, info, provenance(started))
 
 
-def sample_columns(samples: Sequence[Sample], classes: tuple[str, ...]) -> dict[str, Any]:
+def sample_columns(samples: list[dict[str, Any]], classes: tuple[str, ...]) -> dict[str, Any]:
     """label int16, split uint8, subject int32 (rank of the name; -1 where unknown), each (N,)."""
-    ranks = {name: k for k, name in enumerate(sorted({s.subject for s in samples} - {""}))}
+    ranks = {name: k for k, name in enumerate(sorted({s["subject"] for s in samples} - {""}))}
+    codes = {name: k for k, name in enumerate(classes)}
     return {
-        "label": np.array([classes.index(s.label) for s in samples], dtype=np.int16),
-        "split": np.array([SPLITS.index(s.split or "train") for s in samples], dtype=np.uint8),
-        "subject": np.array([ranks.get(s.subject, -1) for s in samples], dtype=np.int32),
+        "label": np.array([codes[s["label"]] for s in samples], dtype=np.int16),
+        "split": np.array([SPLITS.index(s["split"] or "train") for s in samples], dtype=np.uint8),
+        "subject": np.array([ranks.get(s["subject"], -1) for s in samples], dtype=np.int32),
     }
-
-
-def _sample_row(row: int, sample: Sample) -> dict[str, Any]:
-    return {
-        "row": row,
-        "id": sample.id,
-        "label": sample.label,
-        "subject": sample.subject,
-        "split": sample.split,
-    }
-
-
-def usable_rows(crops: Cache) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Rows of a crop cache that hold a picture, int64."""
-    return np.flatnonzero(crops.side("status") != Status.FAILED)

@@ -1,27 +1,34 @@
 """Where a root's weights come from: torchvision's ImageNet, a file, or a seed.
 
 Files from others are untrusted: safetensors, or `torch.load` with
-`weights_only=True`; nothing is executed.
+`weights_only=True`; nothing is executed.  A file that `pretrain` wrote says
+in its metadata what the network has seen.
 """
 
 from __future__ import annotations
 
 import hashlib
 import pickle
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
+from pydantic import ValidationError
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cache.errors import Refused
-from stages.extract.backbones import BACKBONES, empty_network
+from cache.schema import TrainedOn
+from stages.extract import imagenet
+from stages.extract.backbones import Activation, Normalize, Root, Tap, skeleton
+from stages.extract.random_weights import RANDOM_VERSION, random_network
 
-RANDOM_VERSION = 1
-"""Part of the fingerprint: raise it when `random_network` gives other weights."""
+METADATA = "lgr-pipe"
+"""Key in the metadata of a safetensors file; its value is a TrainedOn as JSON."""
+_METADATA_LIMIT = 1_000_000  # characters; a longer text is not read
 
 
 @dataclass(frozen=True)
@@ -32,72 +39,75 @@ class Weights:
     fingerprinted: dict[str, Any]
     words: str
     needs_calibration: bool = False
+    trained_on: TrainedOn | None = None
+    """None: of random weights, and of a file that does not say."""
 
 
-def load(backbone: str, weights: str, seed: int) -> Weights:
-    """`weights` is "imagenet", "random" or the path of a file.
+def load(tap: Tap, weights: str, seed: int) -> Weights:
+    """The network of `tap` with weights.
+
+    `weights` is "imagenet", one of torchvision's members such as
+    "IMAGENET1K_V2", "random" (then by `seed`), or the path of a file.
 
     Raises:
-        Refused: unknown backbone; weights that cannot be downloaded, found or
-            read, or that belong to another network.
+        Refused: weights that cannot be downloaded, found or read, or that
+            belong to another network.
     """
-    check_names(backbone, weights)
+    check_names(tap, weights)
     if weights == "random":
         words = f"random (seed {seed}, calibrated)"
         key = {"kind": "random", "seed": seed, "version": RANDOM_VERSION}
-        return Weights(random_network(backbone, seed), key, words, needs_calibration=True)
-    if weights == "imagenet":
-        member = BACKBONES[backbone].weights
-        path = imagenet_file(backbone)
-        sha = _sha256(path)
-        expected = path.stem.rpartition("-")[2]  # torchvision names files by their digest
-        if not sha.startswith(expected):
-            raise Refused(
-                f"{path} is damaged: its sha256 begins with {sha[: len(expected)]}, "
-                f"its name says {expected}. Delete it and download it again."
-            )
-        words = f"ImageNet ({member.partition('.')[2]})"
-        key = {"kind": "imagenet", "member": member, "sha256": sha}
-    else:
-        path = Path(weights)
-        sha = _sha256(path)
-        words = f"file {path.name}"
-        key = {"kind": "file", "sha256": sha}
-    return Weights(_filled(backbone, read_state(path), str(path)), key, words)
+        return Weights(random_network(tap, seed), key, words, needs_calibration=True)
+    member = imagenet.member(tap, weights)
+    return _of_file(tap, Path(weights)) if member is None else _of_member(tap, member)
 
 
-def check_names(backbone: str, weights: str) -> None:
-    """Raise Refused for an unknown backbone or a weight file that is not there."""
-    if backbone not in BACKBONES:
-        raise Refused(f"Unknown backbone {backbone!r}. Known: {', '.join(BACKBONES)}.")
-    if weights not in ("imagenet", "random") and not Path(weights).is_file():
-        raise Refused(f"--weights must be imagenet, random or a file; there is no file {weights}.")
+def _of_member(tap: Tap, member: Any) -> Weights:
+    path = imagenet.file(tap.name, member.url)
+    sha = _sha256(path)
+    imagenet.check_digest(path, sha)
+    return Weights(
+        _filled(tap, read_state(path), str(path)),
+        {"kind": "imagenet", "member": str(member), "sha256": sha},
+        f"ImageNet ({member.name})",
+        trained_on=imagenet.trained_on(member),
+    )
 
 
-def imagenet_file(backbone: str) -> Path:
-    """torchvision's weight file on this disk, downloaded where it is not there yet.
+def _of_file(tap: Tap, path: Path) -> Weights:
+    sha = _sha256(path)
+    return Weights(
+        _filled(tap, read_state(path), str(path)),
+        {"kind": "file", "sha256": sha},
+        f"file {path.name}",
+        trained_on=read_trained_on(path),
+    )
+
+
+def check_names(tap: Tap, weights: str) -> None:
+    """Raise Refused for weights that there are none of: before any work is done."""
+    if weights == "random" or imagenet.member(tap, weights) is not None:
+        return
+    if not Path(weights).is_file():
+        choices = ["imagenet", *imagenet.members(tap.name)] if imagenet.members(tap.name) else []
+        raise Refused(
+            f"--weights of {tap.name} must be {', '.join([*choices, 'random'])} or a file; "
+            f"there is no file {weights}."
+        )
+
+
+def make_root(tap: Tap, weights: Weights, activation: Activation, normalize: Normalize) -> Root:
+    """The root of these weights, on the CPU, not calibrated.
 
     Raises:
-        Refused: it cannot be downloaded; the text says which file, where to put
-            it, and what else can be done.
+        Refused: ImageNet's normalisation for a root that sees grey crops.
     """
-    url: str = torchvision.models.get_weight(BACKBONES[backbone].weights).url
-    name = url.rpartition("/")[2]
-    path = Path(torch.hub.get_dir()) / "checkpoints" / name
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(
-                url, str(path), hash_prefix=path.stem.rpartition("-")[2], progress=True
-            )
-        except Exception as error:  # no network, a proxy's answer, a broken transfer, a full disk
-            raise Refused(
-                f"The ImageNet weights of {backbone} cannot be downloaded ({error}).\n"
-                f"Either fetch {url} elsewhere and put it at {path},\n"
-                "or name a file you have: --weights FILE (safetensors, or a torch state dict),\n"
-                "or run without pre-training: --weights random (tables will say so)."
-            ) from None
-    return path
+    if tap.grey and normalize == "imagenet":
+        raise Refused(
+            f"--normalize imagenet is for three colours; {tap.name} sees grey crops in [0, 1]: "
+            "use --normalize none."
+        )
+    return Root(weights.network, activation, normalize, grey=tap.grey)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -127,6 +137,34 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
+def read_trained_on(path: Path) -> TrainedOn | None:
+    """What the metadata of a safetensors file say; None for a file without them.
+
+    Raises:
+        Refused: metadata under lgr-pipe's key that are not a TrainedOn.
+    """
+    if not _is_safetensors(path):
+        return None
+    with safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get(METADATA)
+    if text is None:
+        return None
+    if len(text) > _METADATA_LIMIT:
+        raise Refused(f"The metadata of {path} are longer than {_METADATA_LIMIT} characters.")
+    try:
+        found = TrainedOn.model_validate_json(text)
+    except (ValidationError, RecursionError) as error:
+        first = " ".join(str(error).splitlines()[:3])
+        raise Refused(
+            f"The metadata of {path} do not say what it was trained on: {first}"
+        ) from None
+    # Tables show these texts: nothing in them may steer a terminal.
+    shown = "".join((found.data, found.crops, *found.names))
+    if any(unicodedata.category(character) == "Cc" for character in shown):
+        raise Refused(f"The metadata of {path} hold control characters.")
+    return found
+
+
 def _is_safetensors(path: Path) -> bool:
     """By its beginning: the length of a JSON header, then the header."""
     with path.open("rb") as handle:
@@ -135,51 +173,24 @@ def _is_safetensors(path: Path) -> bool:
     return len(start) == 9 and start[8:] == b"{" and length <= path.stat().st_size
 
 
-def _filled(backbone: str, state: dict[str, Tensor], source: str) -> nn.Module:
+def _filled(tap: Tap, state: dict[str, Tensor], source: str) -> nn.Module:
     """The network with the tensors it needs; further ones (last layers) are left aside."""
-    network = empty_network(backbone)
+    network = skeleton(tap)
     needed = network.state_dict()
     optional = {name for name in needed if name.endswith("num_batches_tracked")}
     for name, tensor in needed.items():
         if name not in state and name not in optional:
-            raise Refused(f"{source} does not fit {backbone}: it has no tensor {name}.")
+            raise Refused(f"{source} does not fit {tap.name}: it has no tensor {name}.")
         if name in state and state[name].shape != tensor.shape:
             raise Refused(
-                f"{source} does not fit {backbone}: {name} is {tuple(state[name].shape)}, "
+                f"{source} does not fit {tap.name}: {name} is {tuple(state[name].shape)}, "
                 f"expected {tuple(tensor.shape)}."
             )
-    network.to_empty(device="cpu")
     chosen = {
-        name: state[name].float() if name in state else torch.zeros((), dtype=torch.int64)
-        for name in needed
+        name: state[name].to(tensor.dtype) if name in state else torch.zeros((), dtype=torch.int64)
+        for name, tensor in needed.items()
     }
-    network.load_state_dict(chosen)
-    return network
-
-
-def random_network(backbone: str, seed: int) -> nn.Module:
-    """A network of random filters, the same for a seed on every machine.
-
-    He's initialisation (fan-in); the filters of the first layer have their
-    mean taken out, so that they see edges and not how bright the picture is:
-    without that more than half of the variance of random VGG-16 latents is
-    one direction, lighting and skin.
-    """
-    network = empty_network(backbone).to_empty(device="cpu")
-    generator = torch.Generator().manual_seed(seed)
-    first = True
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(
-                module.weight, mode="fan_in", nonlinearity="relu", generator=generator
-            )
-            if first:
-                module.weight.data -= module.weight.data.mean((2, 3), keepdim=True)
-                first = False
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.BatchNorm2d):
-            module.reset_parameters()
+    network.load_state_dict(chosen, assign=True)  # the tensors themselves: no second copy
     return network
 
 

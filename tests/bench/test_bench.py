@@ -18,16 +18,15 @@ import pytest
 import torch
 
 from cache.reader import Cache
-from cache.schema import Info
-from cache.store import STORES, Bulk
-from cache.writer import CacheWriter
-from stages.extract.backbones import Root
-from stages.extract.weights import random_network
+from cache.store import STORES
+from stages.extract.backbones import Root, choose
+from stages.extract.random_weights import random_network
 from stages.strategies import module
 from stages.train.networks import VAE, Top
 from stages.train.scenario import make_scenario
 from stages.train.strategy import Setup, heads_of
 from stages.train.view import Data, TaskView
+from tests.making import make_cache
 
 pytestmark = pytest.mark.bench
 OUT = Path(__file__).parent.parent.parent / "bench.json"
@@ -76,7 +75,7 @@ def _table() -> Any:
 
 def test_vgg16_root_against_matrix_multiplication() -> None:
     """3.07 GMAC a crop at the machine's own fp32 matrix rate."""
-    root = Root(random_network("vgg16", 0), "sigmoid", "none")
+    root = Root(random_network(choose("vgg16", None), 0), "sigmoid", "none")
     root.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     crops = torch.randint(0, 255, (32, 100, 100, 3), dtype=torch.uint8)
     macs, side = 32 * 3.07e9, 2048
@@ -95,14 +94,7 @@ def test_vgg16_root_against_matrix_multiplication() -> None:
 def test_load_against_numpy(store: str, tmp_path: Path) -> None:
     """A cache into memory, every row checked, page cache warm."""
     rows = torch.rand(4096, 4096, generator=torch.Generator().manual_seed(0)).numpy()
-    bulk = Bulk("latents", "float32", rows.shape, 256)
-    writer = CacheWriter(tmp_path / "c", "latents", {}, store, bulk, overwrite=False)
-    for shard in writer.todo():
-        span = bulk.rows_of(shard)
-        writer.write(shard, rows[span.start : span.stop], {})
-    zeros = np.zeros(len(rows), dtype=np.int16)
-    side = dict.fromkeys(("label", "subject", "split"), zeros)
-    writer.publish(side, [{} for _ in rows], ("a",), Info(dataset="made up", images={}), {})
+    make_cache(tmp_path / "c", store, rows, shard_rows=256)
     np.save(tmp_path / "plain.npy", rows)
 
     def load() -> None:

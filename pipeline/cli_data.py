@@ -1,0 +1,126 @@
+"""The commands that show what there is: datasets, cache."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cache.errors import Refused
+from pipeline import options as o
+from pipeline.params import resolve
+
+datasets_app = typer.Typer(
+    help="List the data sets: classes, sizes, how they must lie, and where to ask for them.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
+cache_app = typer.Typer(
+    help="Look into caches.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@datasets_app.callback()
+def datasets(context: typer.Context) -> None:
+    """List the data sets: classes, sizes, how they must lie, and where to ask for them."""
+    if context.invoked_subcommand is not None:
+        return
+    from stages import datasets as room
+
+    for name in room.NAMES:
+        about = room.module(name).ABOUT
+        typer.echo(f"{name}: {about.title}")
+        facts = {
+            "classes": ", ".join(about.classes)
+            if len(about.classes) <= 10
+            else f"{len(about.classes)}: {', '.join(about.classes[:3])}, ...",
+            "images": ", ".join(
+                f"{sum(classes.values()):,} {split}" for split, classes in about.published.items()
+            ),
+            "under --root": about.layout,
+            "crops": f"{about.size} x {about.size}, "
+            + ("faces found by dlib" if about.faces else "whole images, no face searched for"),
+            "options": ", ".join(
+                f"--{key.replace('_', '-')}"
+                + ("" if isinstance(default, bool) else f" (default {default})")
+                for key, default in room.options(name).items()
+            ),
+            "ask for it": about.access,
+        }
+        for title, text in facts.items():
+            if text:
+                first, *rest = text.splitlines()
+                typer.echo(f"  {title:12}  {first}")
+                for line in rest:
+                    typer.echo(f"  {'':12}  {line}")
+        typer.echo()
+
+
+@datasets_app.command("check")
+def check(
+    name: Annotated[str, typer.Argument(help="Data set; lgr-pipe datasets lists them")],
+    root: Annotated[Path, typer.Option(help="Folder that holds it")],
+    split_seed: o.SplitSeed = None,
+    images: o.Images = None,
+    max_per_class: o.MaxPerClass = None,
+    download: o.Download = False,
+) -> None:
+    """Count what lies under --root per class and split, and compare with the published counts.
+
+    Exit code 0: as published; 1: something is missing or unexpected; 2: it cannot be read.
+    """
+    from stages.datasets import check as room
+
+    settings = resolve(
+        None,
+        {
+            "dataset": {
+                "name": name, "root": root, "split_seed": split_seed, "images": images,
+                "max_per_class": max_per_class,
+            }
+        },
+    )  # fmt: skip
+    given = settings.dataset.options() | ({"download": True} if download else {})
+    found = room.check(name, root, **given)
+    typer.echo(room.text(found))
+    raise typer.Exit(0 if found.ok else 1)
+
+
+@cache_app.command("samples")
+def samples(
+    path: Annotated[Path, typer.Argument(help="Cache, from lgr-pipe crop or extract")],
+    status: Annotated[
+        str | None, typer.Option(help="Only these: found, whole, center, dropped, failed")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Only these: train, test, pretrain")] = None,
+    label: Annotated[str | None, typer.Option(help="Only this class")] = None,
+    as_json: o.Json = False,
+) -> None:
+    """List the rows of a cache: id, class, subject, split, status, and why an image failed."""
+    from cache.reader import Cache
+    from cache.schema import SPLITS
+    from stages.extract.faces import Status
+
+    with Cache(path) as cache:
+        manifest, rows = cache.manifest, cache.samples()
+    choices = {
+        "status": (status, tuple(s.name.lower() for s in Status)),
+        "split": (split, SPLITS),
+        "label": (label, manifest.classes),
+    }
+    for field, (wanted, known) in choices.items():
+        if wanted is not None and wanted not in known:
+            raise Refused(f"--{field} must be one of {', '.join(known)}, got {wanted!r}.")
+        rows = [row for row in rows if wanted in (None, row.get(field))]
+    if manifest.kind == "latents" and status in ("failed", "dropped"):
+        raise Refused(f"{path} holds latents: what has none is listed in its crop cache.")
+    if as_json:
+        typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+        return
+    for row in rows:
+        shown = ("row", "id", "label", "subject", "split", "status", "reason")
+        typer.echo("\t".join(str(row.get(key, "")) for key in shown))

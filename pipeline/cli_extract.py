@@ -1,0 +1,258 @@
+"""The commands of stage one: crop, extract, pretrain, backbones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cache.errors import Refused
+from pipeline import options as o
+from pipeline.how import How, cores, parse_shard
+from pipeline.params import ExtractParams, Params, resolve
+
+Action = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="finalize", help="finalize: put the units that --shard runs have made together"
+    ),
+]
+
+
+def _finalizing(action: str | None) -> bool:
+    if action not in (None, "finalize"):
+        raise typer.BadParameter(f"unexpected argument {action!r}; there is only finalize")
+    return action == "finalize"
+
+
+def _resolve(
+    params: Path | None, dataset: dict[str, Any], crop: dict[str, Any], **more: Any
+) -> Params:
+    return resolve(params, {"dataset": dataset, "crop": crop, **more})
+
+
+def crop(
+    out: Annotated[Path, typer.Option(help="Crop cache to make")],
+    action: Action = None,
+    dataset: o.Dataset = None,
+    root: o.RootFolder = None,
+    split_seed: o.SplitSeed = None,
+    images: o.Images = None,
+    max_per_class: o.MaxPerClass = None,
+    limit: o.Limit = None,
+    download: o.Download = False,
+    margin: o.Margin = None,
+    size: o.Size = None,
+    upsample: o.Upsample = None,
+    face_crop: o.FaceCrop = None,
+    on_missing: o.OnMissing = None,
+    store: o.Store = None,
+    workers: o.Workers = None,
+    shard: o.Shard = None,
+    retry_failed: o.RetryFailed = False,
+    params: o.ParamsFile = None,
+    overwrite: o.Overwrite = False,
+) -> None:
+    """Find the faces (dlib) and cut them out: images -> crop cache.
+
+    lgr-pipe datasets shows how each data set must lie under --root. Interrupted? The same command
+    goes on where it stopped.
+
+    For an array of jobs: --shard 0/4, 1/4, 2/4, 3/4 (wherever they run, with the same --out), then
+    lgr-pipe crop finalize --out CACHE.
+    """
+    from pipeline import crops
+
+    settings = _resolve(
+        params,
+        {
+            "name": dataset, "root": root, "split_seed": split_seed, "images": images,
+            "max_per_class": max_per_class, "limit": limit,
+        },
+        {
+            "margin": margin, "size": size, "upsample": upsample, "face_crop": face_crop,
+            "on_missing": on_missing,
+        },
+        store=store,
+    )  # fmt: skip
+    if _finalizing(action):
+        crops.finalize(settings, out, store, overwrite=overwrite)
+        return
+    how = How(
+        workers or cores(),
+        overwrite=overwrite,
+        shard=parse_shard(shard),
+        retry_failed=retry_failed,
+        download=download,
+    )
+    crops.crop(settings, out, how)
+
+
+def extract(
+    out: Annotated[Path, typer.Option(help="Latent cache to make")],
+    action: Action = None,
+    backbone: o.Backbone = None,
+    layer: o.Layer = None,
+    weights: Annotated[str | None, o.setting(ExtractParams, "weights", "--weights")] = None,
+    weights_seed: Annotated[
+        int | None, o.setting(ExtractParams, "weights_seed", "--weights-seed")
+    ] = None,
+    activation: Annotated[
+        str | None, o.setting(ExtractParams, "activation", "--activation")
+    ] = None,
+    normalize: Annotated[str | None, o.setting(ExtractParams, "normalize", "--normalize")] = None,
+    dtype: Annotated[str | None, o.setting(ExtractParams, "dtype", "--dtype")] = None,
+    crops: Annotated[
+        Path | None,
+        typer.Option(
+            help="Crop cache; made beside the latents if missing",
+            show_default="crops, beside --out",
+        ),
+    ] = None,
+    dataset: o.Dataset = None,
+    root: o.RootFolder = None,
+    split_seed: o.SplitSeed = None,
+    images: o.Images = None,
+    max_per_class: o.MaxPerClass = None,
+    limit: o.Limit = None,
+    download: o.Download = False,
+    margin: o.Margin = None,
+    size: o.Size = None,
+    upsample: o.Upsample = None,
+    face_crop: o.FaceCrop = None,
+    on_missing: o.OnMissing = None,
+    store: o.Store = None,
+    workers: o.Workers = None,
+    batch_size: o.BatchSize = 256,
+    shard: o.Shard = None,
+    retry_failed: o.RetryFailed = False,
+    device: o.Device = "auto",
+    params: o.ParamsFile = None,
+    overwrite: o.Overwrite = False,
+) -> None:
+    """Run a frozen backbone once over the crops: crop cache -> latent cache.
+
+    Crops that are missing are made beside it (that needs --root). Interrupted? The same command
+    goes on where it stopped.
+
+    For an array of jobs: --shard 0/4, 1/4, 2/4, 3/4 (wherever they run, with the same --out), then
+    lgr-pipe extract finalize --out CACHE.
+    """
+    from pipeline import device as devices
+    from pipeline import extraction
+
+    if root is not None and not root.is_dir() and not download:
+        raise Refused(f"There is no folder {root}.")
+    settings = _resolve(
+        params,
+        {
+            "name": dataset, "root": root, "split_seed": split_seed, "images": images,
+            "max_per_class": max_per_class, "limit": limit,
+        },
+        {
+            "margin": margin, "size": size, "upsample": upsample, "face_crop": face_crop,
+            "on_missing": on_missing,
+        },
+        extract={
+            "backbone": backbone, "layer": layer, "weights": weights,
+            "weights_seed": weights_seed, "activation": activation, "normalize": normalize,
+            "dtype": dtype,
+        },
+        store=store,
+    )  # fmt: skip
+    crops = crops or out.parent / "crops"
+    if _finalizing(action):
+        extraction.finalize(settings, crops, out, store, overwrite=overwrite)
+        return
+    how = How(
+        workers or cores(),
+        device=devices.choose(device),
+        batch_size=batch_size,
+        overwrite=overwrite,
+        shard=parse_shard(shard),
+        retry_failed=retry_failed,
+        download=download,
+    )
+    extraction.extract(settings, crops, out, how)
+
+
+def pretrain(
+    out: Annotated[Path, typer.Option(help="Weight file to make (safetensors)")],
+    backbone: Annotated[str, typer.Option(help="Only lenet is trained here")] = "lenet",
+    crops: Annotated[
+        Path | None,
+        typer.Option(help="Crop cache; made first if missing", show_default="crops, beside --out"),
+    ] = None,
+    iters: Annotated[int, typer.Option(min=1, help="Iterations")] = 1000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Crops in a batch")] = 32,
+    lr: Annotated[float, typer.Option(min=1e-9, max=1.0, help="Learning rate of Adam")] = 1e-3,
+    seed: Annotated[int, typer.Option(min=0, help="Seed")] = 0,
+    dataset: o.Dataset = None,
+    root: o.RootFolder = None,
+    split_seed: o.SplitSeed = None,
+    download: o.Download = False,
+    store: o.Store = None,
+    workers: o.Workers = None,
+    device: o.Device = "auto",
+    params: o.ParamsFile = None,
+    overwrite: o.Overwrite = False,
+) -> None:
+    """Train the small root (lenet) on the images that are held out for it.
+
+    The MNIST and CIFAR sets hold 10,000 training images out (split "pretrain"), as the paper does.
+    Then: lgr-pipe extract --backbone lenet --weights FILE.
+    """
+    from pipeline import device as devices
+    from pipeline import pretraining
+
+    settings = _resolve(
+        params,
+        {"name": dataset, "root": root, "split_seed": split_seed},
+        {},
+        store=store,
+    )
+    if backbone != "lenet":
+        raise Refused(
+            f"--backbone {backbone}: only lenet is trained here; the others come trained."
+        )
+    pretraining.pretrain(
+        settings,
+        crops or out.parent / "crops",
+        out,
+        How(workers or cores(), device=devices.choose(device), download=download),
+        given={"iters": iters, "batch_size": batch_size, "lr": lr, "seed": seed},
+        overwrite=overwrite,
+    )
+
+
+def backbones(
+    size: Annotated[int, typer.Option(min=8, max=1024, help="Side of the crops in pixels")] = 100,
+    backbone: Annotated[
+        str | None, typer.Option(help="Any classifier of torchvision instead; then --layer too")
+    ] = None,
+    layer: Annotated[str | None, typer.Option(help="Where the latent is taken")] = None,
+) -> None:
+    """List the backbones: length of a latent, parameters, and GMACs for each crop.
+
+    Any other image classifier of torchvision is a backbone too: --backbone convnext_tiny
+    --layer avgpool.
+    """
+    from stages.extract.backbones import choose, cost, listing
+
+    if backbone is not None:
+        tap = choose(backbone, layer)
+        found = cost(tap, size)
+        lines = [(tap.name, found.dim, found.parameters, found.macs / 1e9, size, tap.layer, "")]
+    else:
+        lines = [
+            (row.name, row.dim, row.parameters, row.gmacs, row.size, row.layer, row.note)
+            for row in listing(size)
+        ]
+    typer.echo(
+        f"{'backbone':14} {'latent':>7} {'parameters':>12} {'GMAC/crop':>10} {'crop':>5}  layer"
+    )
+    for name, dim, parameters, gmacs, side, where, note in lines:
+        typer.echo(
+            f"{name:14} {dim:7} {parameters:12,} {gmacs:10.4f} {side:5}  {where:14} {note}".rstrip()
+        )

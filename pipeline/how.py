@@ -1,0 +1,71 @@
+"""How stage one is run: nothing in here decides a value in a cache."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from cache.errors import Refused
+from cache.parts import Parts
+from pipeline.console import Bars, Tick
+
+Shard = tuple[int, int]
+"""(i, n): every n-th unit of work, from the i-th on."""
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class How:
+    workers: int
+    device: str = "cpu"
+    batch_size: int = 256
+    overwrite: bool = False
+    shard: Shard | None = None
+    retry_failed: bool = False
+    download: bool = False
+
+    def units(self, parts: Parts) -> list[int]:
+        """The units that this run is for."""
+        index, count = self.shard or (0, 1)
+        return [unit for unit in parts.plan.units if unit % count == index]
+
+
+def parse_shard(text: str | None) -> Shard | None:
+    """
+    >>> parse_shard("0/4")
+    (0, 4)
+
+    Raises:
+        Refused: not i/n with 0 <= i < n.
+    """
+    if text is None:
+        return None
+    first, slash, last = text.partition("/")
+    if not (slash and first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        raise Refused(f"--shard must be i/n with i from 0 to n-1, such as 0/4, got {text!r}.")
+    return int(first), int(last)
+
+
+def bar(shown: Bars, title: str, parts: Parts, units: Sequence[int], todo: Sequence[int]) -> Tick:
+    """A bar over the images of `units`, of which those not in `todo` are done."""
+
+    def count(some: Sequence[int]) -> int:
+        return sum(len(parts.plan.rows_of(unit)) for unit in some)
+
+    return shown.add(title, count(units), "images", before=count(units) - count(todo))
+
+
+@contextmanager
+def tidy(parts: Parts) -> Iterator[None]:
+    """A refusal before the first unit leaves nothing behind."""
+    try:
+        yield
+    except Refused:
+        parts.discard_if_empty()
+        raise

@@ -1,0 +1,86 @@
+"""Options that several commands share; help and defaults come from the settings' models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+
+from pipeline.params import CropParams, DatasetParams, ExtractParams, Params
+
+
+def setting(section: type[BaseModel], field: str, *names: str, shown: str | None = None) -> Any:
+    """An option for a field of the settings; `shown`: its default in words."""
+    info = section.model_fields[field]
+    default = "" if info.default is None else str(info.default).lower()
+    text = " ".join((info.description or "").split())
+    return typer.Option(*names, help=text, show_default=shown or default or False)
+
+
+ParamsFile = Annotated[
+    Path | None,
+    typer.Option("--params", help="Settings file; options given here override it"),
+]
+Dataset = Annotated[str | None, setting(DatasetParams, "name", "--dataset")]
+RootFolder = Annotated[Path | None, setting(DatasetParams, "root", "--root")]
+SplitSeed = Annotated[int | None, setting(DatasetParams, "split_seed", "--split-seed", shown="0")]
+Images = Annotated[str | None, setting(DatasetParams, "images", "--images", shown="original")]
+MaxPerClass = Annotated[
+    int | None, setting(DatasetParams, "max_per_class", "--max-per-class", shown="15000")
+]
+Limit = Annotated[int | None, setting(DatasetParams, "limit", "--limit")]
+Download = Annotated[
+    bool,
+    typer.Option("--download", help="Fetch the data set into --root (MNIST and CIFAR sets only)"),
+]
+Margin = Annotated[float | None, setting(CropParams, "margin", "--margin")]
+Size = Annotated[
+    int | None, setting(CropParams, "size", "--size", shown="100; MNIST and CIFAR sets: 32")
+]
+Upsample = Annotated[int | None, setting(CropParams, "upsample", "--upsample")]
+FaceCrop = Annotated[
+    str | None,
+    setting(CropParams, "face_crop", "--face-crop", shown="dlib; MNIST and CIFAR sets: off"),
+]
+OnMissing = Annotated[str | None, setting(CropParams, "on_missing", "--on-missing")]
+Backbone = Annotated[str | None, setting(ExtractParams, "backbone", "--backbone")]
+Layer = Annotated[
+    str | None, setting(ExtractParams, "layer", "--layer", shown="the backbone's own")
+]
+Store = Annotated[str | None, setting(Params, "store", "--store")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes that decode and find faces", show_default="one a core"),
+]
+BatchSize = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Crops that are on the device at a time. The arithmetic is always done in groups of "
+        "32, so that this changes no value",
+    ),
+]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="i/n",
+        help="Do every n-th unit of work from the i-th on, i from 0 to n-1, for arrays of jobs; "
+        "then finalize",
+    ),
+]
+RetryFailed = Annotated[
+    bool,
+    typer.Option(
+        "--retry-failed",
+        help="Crop the images again that failed in a finished cache, now that their files are "
+        "mended; everything else is kept",
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU where there is one")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what an earlier run wrote to --out")
+]
+Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on stdout")]

@@ -1,0 +1,176 @@
+"""Crops become latents: the root's own values, whatever way it was run."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cache.errors import CacheUnfinishedError, Refused
+from cache.parts import Parts
+from cache.reader import Cache
+from cache.schema import SPLITS
+from stages.datasets import read
+from stages.extract.backbones import choose
+from stages.extract.calibrate import CALIBRATION_ROWS, calibration
+from stages.extract.crop import Cropper, publish_crops
+from stages.extract.latents import Extractor, RootSettings, publish_latents
+from stages.extract.random_weights import random_network
+from stages.extract.root import Root
+from stages.extract.source import CachedCrops, CropUnit
+from stages.extract.weights import load
+from tests.making import crop_work, latent_parts, make_crops, make_latents, nothing
+
+
+def test_cached_latents_are_the_roots(crops: Path, latents: Path) -> None:
+    """For the same crops, max abs difference <= 1e-5, in other batches than the cache's."""
+    root = Root(random_network(choose("mobilenet_v2", None), 0), "sigmoid", "none")
+    with Cache(crops) as crop_cache, Cache(latents) as cache:
+        info = cache.manifest.info.calibration
+        assert info is not None
+        assert info["rows"] == len(cache.split_rows("train"))
+        mean, deviation = (
+            torch.from_numpy(np.frombuffer(base64.b64decode(str(info[k])), "<f4").copy())
+            for k in ("mean", "deviation")
+        )
+        root.calibrate(mean, deviation)
+        pixels = torch.from_numpy(crop_cache.bulk()[cache.side("row")])
+        with torch.inference_mode():
+            fresh = torch.cat([root(batch) for batch in torch.split(pixels, 7)])
+        assert float((fresh - torch.from_numpy(cache.bulk())).abs().max()) <= 1e-5
+
+
+def test_random_latents_vary(latents: Path) -> None:
+    """Calibrated to unit deviation before the sigmoid: about 0.2 after it, not 0.003."""
+    with Cache(latents) as cache:
+        train = cache.bulk()[cache.split_rows("train")]
+        info = cache.manifest.info
+    assert (info.weights, info.pretrained) == ("random (seed 0, calibrated)", False)
+    assert (info.value_range, info.trained_on) == ((0.0, 1.0), None)
+    assert 0.15 < float(train.std(0).mean()) < 0.25
+    assert abs(float(train.mean()) - 0.5) < 0.02
+
+
+def test_calibration_gives_zero_mean_and_unit_deviation() -> None:
+    root = Root(random_network(choose("resnet18", None), 1), "none", "none")
+    light = torch.rand(40, 1, 1, 1, generator=torch.Generator().manual_seed(0))
+    pixels = (light * torch.rand(40, 100, 100, 3) * 255).to(torch.uint8)
+    shift, scale = calibration(root, pixels)
+    root.calibrate(torch.from_numpy(shift), torch.from_numpy(scale))
+    with torch.inference_mode():
+        values = root(pixels)
+    assert torch.allclose(values.mean(0), torch.zeros(512), atol=1e-4)
+    alive = torch.from_numpy(scale) != 1.0
+    assert alive.sum() > 400
+    assert torch.allclose(values.std(0)[alive], torch.ones(int(alive.sum())), atol=1e-3)
+
+
+class Counted(CachedCrops):
+    """Which units are asked for."""
+
+    def __init__(self, cache: Cache) -> None:
+        super().__init__(cache)
+        self.asked: list[int] = []
+
+    def units(self, wanted: Sequence[int]):  # type: ignore[no-untyped-def]
+        self.asked += wanted
+        return super().units(wanted)
+
+
+def test_calibration_looks_at_the_first_training_rows_only(tmp_path: Path, crops: Path) -> None:
+    """test/ sorts before train/: whole units without training rows are not even read."""
+    with Cache(crops) as cache:
+        parts, extractor = latent_parts(cache, tmp_path / "l", "resnet18")
+        source = Counted(cache)
+        train = np.flatnonzero(cache.side("split") == SPLITS.index("train"))
+        assert len(train) < CALIBRATION_ROWS
+        extractor.run(source, [], {0})
+        assert source.asked == [u for u in parts.plan.units if np.any(train // 64 == u)]
+
+
+def test_batch_size_and_the_way_of_running_change_no_bit(
+    drawn: Path, crops: Path, tmp_path: Path
+) -> None:
+    """Root beside the cropping in three stripes, odd batch sizes: the content of one plain run."""
+    whole = make_latents(tmp_path / "whole", crops, "alexnet")
+    work = crop_work(read("drawn", drawn))
+    weights = load(choose("alexnet", None), "random", 0)
+    settings = RootSettings(choose("alexnet", None))
+    for index, batch_size in ((1, 1), (0, 64), (2, 1000)):
+        crop_parts = Parts(tmp_path / "crops", work.plan("zarr", 64))
+        with Cache(crops) as cache:
+            parts, _ = latent_parts(cache, tmp_path / "striped", "alexnet")
+        extractor = Extractor(
+            parts, settings, weights, device="cpu", tick=nothing, batch_size=batch_size
+        )
+        mine = [unit for unit in parts.plan.units if unit % 3 == index]
+        with Cropper(work, crop_parts, workers=1, tick=nothing) as cropper:
+            extractor.run(cropper, mine, set(mine))
+    publish_crops(crop_parts, store="hdf5", overwrite=False, started=time.time())
+    with Cache(tmp_path / "crops") as cache:
+        striped = publish_latents(parts, cache, store="hdf5", overwrite=False, started=time.time())
+    assert striped.content == whole.content
+    assert striped.fingerprint == whole.fingerprint
+    made = json.loads((tmp_path / "striped" / "provenance.json").read_text())
+    assert made["devices"] == ["cpu"]
+
+
+def test_what_has_no_picture_has_no_latent(folder: Path, tmp_path: Path) -> None:
+    (folder / "calm" / "broken.png").write_bytes(b"not an image")
+    make_crops(tmp_path / "crops", ("folder", folder), unit_rows=3)
+    manifest = make_latents(tmp_path / "latents", tmp_path / "crops", "resnet18")
+    assert manifest.rows == 6
+    with Cache(tmp_path / "latents") as cache, Cache(tmp_path / "crops") as crop_cache:
+        table = crop_cache.samples()
+        assert [s["id"] for s in cache.samples()] == [table[row]["id"] for row in cache.side("row")]
+        assert "calm/broken.png" not in {s["id"] for s in cache.samples()}
+        assert [s["status"] for s in cache.samples()] == ["whole"] * 6
+
+
+def test_half_precision_is_half_the_bytes(crops: Path, latents: Path, tmp_path: Path) -> None:
+    make_latents(tmp_path / "half", crops, "mobilenet_v2", dtype="float16")
+    with Cache(tmp_path / "half") as half, Cache(latents) as full:
+        assert half.bulk().dtype == np.float16
+        assert np.abs(half.bulk("float32") - full.bulk()).max() < 1e-3
+        assert 2 * half.bulk().nbytes == full.bulk().nbytes
+
+
+def test_any_classifier_of_torchvision_is_a_root(crops: Path, tmp_path: Path) -> None:
+    manifest = make_latents(tmp_path / "l", crops, "squeezenet1_1", layer="classifier.3")
+    assert manifest.settings["root"]["layer"] == "classifier.3"
+    assert manifest.info.backbone == "squeezenet1_1"
+    with Cache(tmp_path / "l") as cache:
+        assert cache.bulk().std(0).mean() > 0.05
+
+
+def test_preactivations_have_no_bounds(crops: Path, tmp_path: Path) -> None:
+    manifest = make_latents(tmp_path / "l", crops, "resnet18", activation="none")
+    assert manifest.info.value_range is None
+    low, high = manifest.info.observed_range or (0.0, 0.0)
+    assert low < 0 < 1 < high
+
+
+def test_weights_that_give_nan_are_refused(crops: Path, tmp_path: Path) -> None:
+    with Cache(crops) as cache:
+        parts, extractor = latent_parts(cache, tmp_path / "l", "resnet18")
+        extractor._root.preactivation = lambda x: torch.full((len(x), 512), torch.nan)  # type: ignore[method-assign]
+        with pytest.raises(Refused, match="weights of resnet18 damaged"):
+            extractor.run(CachedCrops(cache), [0], {0})
+        assert parts.missing() == [0, 1]
+        with pytest.raises(CacheUnfinishedError, match="2 of 2 units of latents are missing"):
+            publish_latents(parts, cache, store="zarr", overwrite=False, started=0.0)
+
+
+def test_a_unit_without_any_picture_is_an_empty_unit(crops: Path, tmp_path: Path) -> None:
+    with Cache(crops) as cache:
+        parts, extractor = latent_parts(cache, tmp_path / "l", "resnet18", activation="none")
+        pixels = np.zeros((64, 100, 100, 3), dtype=np.uint8)
+        unit = CropUnit(0, pixels, np.full(64, 3, dtype=np.uint8))
+        assert extractor._latents(unit).shape == (0, 512)
+        assert parts.plan.row_shape == (512,)
