@@ -5,7 +5,7 @@
         samples.jsonl          (crops) the rows, for whoever finishes
         parts/00000.npy        the rows of a unit: temp file, fsync, rename
         records/00000.json     then their digests and a note
-        cache/                 what will be NAME (writer.py)
+        cache-<random>/        what will be NAME (writer.py)
 
 A unit counts as done when its record is there and its rows have the digests
 that the record says.  Two processes that make the same unit write the same

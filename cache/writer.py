@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,9 +68,8 @@ def publish(
     """
     refuse_taken(parts.out, parts.plan.kind, overwrite=overwrite)
     refuse_missing(parts)
-    folder = parts.scratch / "cache"
+    folder = parts.scratch / f"cache-{uuid.uuid4().hex[:8]}"  # another process may do the same
     try:
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped in here
         folder.mkdir()
         manifest = _assemble(parts, content, store, folder, shard_rows)
         sync_tree(folder)
@@ -78,7 +78,9 @@ def publish(
         if parts.scratch.exists():
             raise
         raise parts.overtaken() from None
-    shutil.rmtree(parts.scratch)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # nothing, unless it was not put in place
+    shutil.rmtree(parts.scratch, ignore_errors=True)
     return manifest
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import BaseModel
 
 from cache.errors import Refused
 from pipeline import options as o
 from pipeline.how import How, cores, parse_shard
-from pipeline.params import ExtractParams, Params, resolve
+from pipeline.params import CropParams, DatasetParams, ExtractParams, Params, resolve
 
 Action = Annotated[
     str | None,
@@ -20,16 +21,27 @@ Action = Annotated[
 ]
 
 
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "dataset": DatasetParams,
+    "crop": CropParams,
+    "extract": ExtractParams,
+}
+
+
 def _finalizing(action: str | None) -> bool:
     if action not in (None, "finalize"):
         raise typer.BadParameter(f"unexpected argument {action!r}; there is only finalize")
     return action == "finalize"
 
 
-def _resolve(
-    params: Path | None, dataset: dict[str, Any], crop: dict[str, Any], **more: Any
-) -> Params:
-    return resolve(params, {"dataset": dataset, "crop": crop, **more})
+def _settings(params: Path | None, given: dict[str, Any]) -> Params:
+    """Of a command's options, which are named like the fields of the settings."""
+    sections: dict[str, Any] = {
+        name: {field: given.get(field) for field in model.model_fields}
+        for name, model in _SECTIONS.items()
+    }
+    sections["dataset"]["name"] = given["dataset"]
+    return resolve(params, {**sections, "store": given["store"]})
 
 
 def crop(
@@ -62,20 +74,10 @@ def crop(
     For an array of jobs: --shard 0/4, 1/4, 2/4, 3/4 (wherever they run, with the same --out), then
     lgr-pipe crop finalize --out CACHE.
     """
+    options = locals()
     from pipeline import crops
 
-    settings = _resolve(
-        params,
-        {
-            "name": dataset, "root": root, "split_seed": split_seed, "images": images,
-            "max_per_class": max_per_class, "limit": limit,
-        },
-        {
-            "margin": margin, "size": size, "upsample": upsample, "face_crop": face_crop,
-            "on_missing": on_missing,
-        },
-        store=store,
-    )  # fmt: skip
+    settings = _settings(params, options)
     if _finalizing(action):
         crops.finalize(settings, out, store, overwrite=overwrite)
         return
@@ -139,28 +141,13 @@ def extract(
     For an array of jobs: --shard 0/4, 1/4, 2/4, 3/4 (wherever they run, with the same --out), then
     lgr-pipe extract finalize --out CACHE.
     """
+    options = locals()
     from pipeline import device as devices
     from pipeline import extraction
 
     if root is not None and not root.is_dir() and not download:
         raise Refused(f"There is no folder {root}.")
-    settings = _resolve(
-        params,
-        {
-            "name": dataset, "root": root, "split_seed": split_seed, "images": images,
-            "max_per_class": max_per_class, "limit": limit,
-        },
-        {
-            "margin": margin, "size": size, "upsample": upsample, "face_crop": face_crop,
-            "on_missing": on_missing,
-        },
-        extract={
-            "backbone": backbone, "layer": layer, "weights": weights,
-            "weights_seed": weights_seed, "activation": activation, "normalize": normalize,
-            "dtype": dtype,
-        },
-        store=store,
-    )  # fmt: skip
+    settings = _settings(params, options)
     crops = crops or out.parent / "crops"
     if _finalizing(action):
         extraction.finalize(settings, crops, out, store, overwrite=overwrite)
@@ -206,12 +193,8 @@ def pretrain(
     from pipeline import device as devices
     from pipeline import pretraining
 
-    settings = _resolve(
-        params,
-        {"name": dataset, "root": root, "split_seed": split_seed},
-        {},
-        store=store,
-    )
+    sections = {"dataset": {"name": dataset, "root": root, "split_seed": split_seed}}
+    settings = resolve(params, {**sections, "store": store})
     if backbone != "lenet":
         raise Refused(
             f"--backbone {backbone}: only lenet is trained here; the others come trained."

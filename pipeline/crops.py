@@ -15,11 +15,12 @@ from cache.reader import Cache
 from cache.writer import existing_match
 from pipeline import summaries
 from pipeline.console import bars, progress, say
-from pipeline.how import How, bar, tidy
+from pipeline.how import How, bar, note_others, tidy
 from pipeline.params import Params
 from stages import datasets
 from stages.datasets.sample import Dataset, limited
-from stages.extract.crop import Cropper, CropWork, prepare, publish_crops
+from stages.extract.crop import CropWork, prepare, publish_crops
+from stages.extract.cropper import Cropper
 from stages.extract.faces import CropSettings
 
 
@@ -73,6 +74,7 @@ def crop(params: Params, out: Path, how: How) -> None:
 def _make(work: CropWork, store: str, out: Path, how: How, again: Cache | None = None) -> None:
     started = time.time()
     parts = Parts(out, work.plan(store))
+    note_others(parts)
     units = how.units(parts)
     todo = parts.todo(units)
     with bars() as shown, tidy(parts):

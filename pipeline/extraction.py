@@ -20,10 +20,11 @@ from cache.writer import existing_match, refuse_missing
 from pipeline import crops as crop_room
 from pipeline import summaries
 from pipeline.console import Bars, bars, say
-from pipeline.how import How, bar, tidy
+from pipeline.how import How, bar, note_others, tidy
 from pipeline.params import Params
 from stages.extract.backbones import choose, cost
-from stages.extract.crop import Cropper, CropWork, publish_crops
+from stages.extract.crop import CropWork, publish_crops
+from stages.extract.cropper import Cropper
 from stages.extract.latents import (
     CropsAre,
     Extractor,
@@ -57,6 +58,7 @@ def extract(params: Params, crops: Path, out: Path, how: How) -> None:
     if existing_match(out, "latents", wanted, params.store, overwrite=overwrite) is not None:
         summaries.nothing_to_do(out)
         return
+    note_others(parts)
     if work is not None:
         say(f"There are no crops at {crops} yet: they are made beside the latents.")
     _Run(params.store, crops, how, work, parts, settings, weights, overwrite).go()

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from cache.errors import Refused
 from cache.parts import Parts
-from pipeline.console import Bars, Tick
+from cache.schema import scratch_folders
+from pipeline.console import Bars, Tick, say
 
 Shard = tuple[int, int]
 """(i, n): every n-th unit of work, from the i-th on."""
@@ -69,3 +70,10 @@ def tidy(parts: Parts) -> Iterator[None]:
     except Refused:
         parts.discard_if_empty()
         raise
+
+
+def note_others(parts: Parts) -> None:
+    """Work with other settings is kept, and takes room: whoever wants it gone must say so."""
+    for folder in scratch_folders(parts.out):
+        if folder != parts.scratch:
+            say(f"Note: unfinished work with other settings is kept in {folder}.")

@@ -15,7 +15,8 @@ from cache.writer import Content, publish, refuse_taken
 from stages.datasets import read
 from stages.datasets.sample import Dataset
 from stages.extract.backbones import choose, cost
-from stages.extract.crop import Cropper, CropWork, prepare, publish_crops
+from stages.extract.crop import CropWork, prepare, publish_crops
+from stages.extract.cropper import Cropper
 from stages.extract.faces import CropSettings
 from stages.extract.latents import (
     Extractor,

@@ -15,8 +15,9 @@ from cache.parts import Parts, unfinished
 from cache.reader import Cache
 from stages.datasets import read
 from stages.datasets.sample import Dataset, Sample, build
-from stages.extract import crop as room
-from stages.extract.crop import Cropper, publish_crops
+from stages.extract import cropper as room
+from stages.extract.crop import publish_crops
+from stages.extract.cropper import Cropper
 from stages.extract.overlap import Behind, prefetch
 from tests.making import crop_work, make_crops, nothing
 

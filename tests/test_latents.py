@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from cache.errors import CacheUnfinishedError, Refused
+from cache.errors import CacheMismatchError, CacheUnfinishedError, Refused
 from cache.parts import Parts
 from cache.reader import Cache
 from cache.schema import SPLITS
 from stages.datasets import read
 from stages.extract.backbones import choose
 from stages.extract.calibrate import CALIBRATION_ROWS, calibration
-from stages.extract.crop import Cropper, publish_crops
+from stages.extract.crop import publish_crops
+from stages.extract.cropper import Cropper
 from stages.extract.latents import Extractor, RootSettings, publish_latents
 from stages.extract.random_weights import random_network
 from stages.extract.root import Root
@@ -165,6 +166,24 @@ def test_weights_that_give_nan_are_refused(crops: Path, tmp_path: Path) -> None:
         assert parts.missing() == [0, 1]
         with pytest.raises(CacheUnfinishedError, match="2 of 2 units of latents are missing"):
             publish_latents(parts, cache, store="zarr", overwrite=False, started=0.0)
+
+
+def test_latents_of_other_pixels_are_not_put_beside_these_crops(
+    crops: Path, tmp_path: Path
+) -> None:
+    """As when one job of an array has another decoder: same settings, other pixels."""
+
+    class Shifted(CachedCrops):
+        def units(self, wanted: Sequence[int]):  # type: ignore[no-untyped-def]
+            for unit in super().units(wanted):
+                yield CropUnit(unit.index, unit.pixels ^ (unit.index == 1), unit.status)
+
+    with Cache(crops) as cache:
+        parts, extractor = latent_parts(cache, tmp_path / "l", "resnet18", activation="none")
+        extractor.run(Shifted(cache), [0, 1], {0, 1})
+        with pytest.raises(CacheMismatchError, match=r"Unit 1 of .* was made from other crops"):
+            publish_latents(parts, cache, store="zarr", overwrite=False, started=0.0)
+    assert not (tmp_path / "l").exists()
 
 
 def test_a_unit_without_any_picture_is_an_empty_unit(crops: Path, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cache.errors import Refused
+from cache.digest import bytes_digest, row_digests
+from cache.errors import CacheMismatchError, Refused
 from cache.parts import Parts, Plan
 from cache.provenance import provenance
 from cache.reader import Cache
@@ -133,7 +134,9 @@ class Extractor:
             for unit in ready:
                 if unit.index in todo:
                     latents = self._latents(unit)
-                    writer.do(self.parts.write, unit.index, *self._checked(latents))
+                    rows, note = self._checked(latents)
+                    note["crops"] = _crops_digest(row_digests(unit.pixels[unit.usable]))
+                    writer.do(self.parts.write, unit.index, rows, note)
                     self.made += len(latents)
 
     def _latents(self, unit: CropUnit) -> NDArray[np.float32]:
@@ -174,9 +177,11 @@ def publish_latents(
 
     Raises:
         CacheUnfinishedError: units are missing.
+        CacheMismatchError: they were made from other crops.
     """
     refuse_missing(parts)
     rows = usable_rows(crops)
+    _refuse_misaligned(parts, crops, rows)
     train = crops.side("split")[rows] == SPLITS.index("train")
     notes = list(parts.notes())
     info = parts.plan.info.model_copy(
@@ -200,6 +205,26 @@ def publish_latents(
     made = {**provenance(started), "devices": sorted({n["device"] for n in notes})}
     content = Content(side, samples, parts.plan.classes, info, made)
     return publish(parts, content, store=store, overwrite=overwrite)
+
+
+def _refuse_misaligned(parts: Parts, crops: Cache, rows: NDArray[np.int64]) -> None:
+    """Latent by latent the crops of the cache must be those that the root has seen, even if
+    jobs ran on machines whose detectors or decoders differ."""
+    digests = crops.side("digest")
+    for unit in parts.plan.units:
+        span = parts.plan.rows_of(unit)
+        kept = rows[(rows >= span.start) & (rows < span.stop)]
+        if parts.note(unit)["crops"] != _crops_digest(digests[kept]):
+            raise CacheMismatchError(
+                f"Unit {unit} of {parts.out} was made from other crops than {crops.path} holds: "
+                "jobs with other versions of dlib or Pillow? "
+                f"Delete {parts.scratch} and make the latents from the finished crops."
+            )
+
+
+def _crops_digest(digests: NDArray[np.uint8]) -> str:
+    """Of the digests (k, 32) of the crops of a unit."""
+    return bytes_digest(digests.tobytes())
 
 
 def crops_are(cache: Cache) -> CropsAre:
