@@ -13,6 +13,7 @@ from tests.replicas import (
     AFFECTNET_CLASSES,
     Bomb,
     affectnet_row,
+    link_out,
     make_affectnet,
     make_affectnet8,
     moved_below,
@@ -46,16 +47,17 @@ def test_affectnet_tells_what_is_odd(tmp_path: Path) -> None:
         tmp_path,
         affectnet_row("0/flat.jpg", 1, "5,5,0,10"),
         affectnet_row("0/odd.jpg", 2, "a,b,c,d"),
+        affectnet_row("0/far.jpg", 2, "1,1,1e7,1"),
         images="",
     )
-    for name in ("0/flat.jpg", "0/odd.jpg", "1/stray.jpg"):
+    for name in ("0/flat.jpg", "0/odd.jpg", "0/far.jpg", "1/stray.jpg"):
         put(tmp_path / name)
     (tmp_path / "2/training0.jpg").unlink()
     dataset = read("affectnet", tmp_path, max_per_class=0)
-    assert dataset.size == 34
+    assert dataset.size == 35
     assert dataset.notes[1:] == (
         "annotated images that are not there: 1 (2/training0.jpg)",
-        "images without a usable face box: 2 (0/flat.jpg, 0/odd.jpg)",
+        "images without a usable face box: 3 (0/flat.jpg, 0/odd.jpg, 0/far.jpg)",
         "images without an annotation, left out: 1 (1/stray.jpg)",
     )
 
@@ -77,6 +79,8 @@ def test_affectnet_tells_what_is_odd(tmp_path: Path) -> None:
         (affectnet_row("0\\a.jpg", 0), "is no plain path"),
         (affectnet_row("0//a.jpg", 0), "is no plain path"),
         (affectnet_row("0/\x07.jpg", 0), "is no plain path"),
+        (affectnet_row("0" * 100_000, 0), "is no plain path"),
+        (affectnet_row("0/training0.jpg", "1" * 100_000), "line 35"),
     ],
 )
 def test_affectnet_mistakes(tmp_path: Path, line: str, says: str) -> None:
@@ -84,6 +88,41 @@ def test_affectnet_mistakes(tmp_path: Path, line: str, says: str) -> None:
         "affectnet", make_affectnet(tmp_path, line, affectnet_row("0/b.jpg", 12)), says
     )
     assert "training.csv line 36: the expression is '12'" in message
+    assert len(message) < 1000
+
+
+@pytest.mark.parametrize("tail", ["", affectnet_row('"0/c.jpg', 0), affectnet_row('"0/c.jpg"x', 0)])
+def test_a_stray_quotation_mark_takes_no_rows(tmp_path: Path, tail: str) -> None:
+    make_affectnet(tmp_path, affectnet_row('"0/a.jpg', 0), affectnet_row("0/b.jpg", 0), tail)
+    refused("affectnet", tmp_path, "training.csv line 35 is no CSV")
+
+
+def test_affectnet_tables_with_odd_lines(tmp_path: Path) -> None:
+    whole = read("affectnet", make_affectnet(tmp_path, tables="Manually_Annotated_file_lists"))
+    table = tmp_path / "Manually_Annotated_file_lists/training.csv"
+    table.write_text(f"\ufeff{table.read_text()}\n   \n\n")
+    put(tmp_path / "Manually_Annotated/Manually_Annotated_Images/0/notes.txt")
+    assert read("affectnet", tmp_path) == whole
+    text = table.read_text()
+    table.write_text(text.replace("valence", "expression", 1))
+    refused("affectnet", tmp_path, "training.csv has two columns of one name: expression")
+    link_out("Manually_Annotated_file_lists/training.csv", "table.csv")(tmp_path)
+    refused("affectnet", tmp_path, "training.csv is a link that leads out")
+
+
+def test_long_names_are_not_there(tmp_path: Path) -> None:
+    more = [affectnet_row(name, 0) for name in (f"0/{'x' * 300}.jpg", f"{'y' * 300}/0.jpg")]
+    dataset = read("affectnet", make_affectnet(tmp_path, *more))
+    assert "annotated images that are not there: 2 (0/xxx" in dataset.notes[1]
+    assert len(dataset.notes[1]) < 500
+
+
+def test_affectnet_needs_both_tables_filled(tmp_path: Path) -> None:
+    put(make_affectnet(tmp_path / "old") / "training.csv")
+    refused("affectnet", tmp_path / "old", "has no train images")
+    for file in (make_affectnet8(tmp_path / "new") / "val_set/annotations").glob("*_exp.npy"):
+        file.unlink()
+    refused("affectnet", tmp_path / "new", "has no test images")
 
 
 def test_affectnet_takes_part_of_large_classes(tmp_path: Path) -> None:
@@ -108,6 +147,9 @@ def test_affectnet_eight_classes(tmp_path: Path) -> None:
     put(tmp_path / "train_set/images/99.jpg")
     put(tmp_path / "train_set/annotations/98_exp.npy", npy("3"))
     put(tmp_path / "train_set/annotations/97_exp.npy", npy("8"))
+    put(tmp_path / "train_set/annotations/96_EXP.NPY", npy("1"))
+    (tmp_path / "val_set/annotations/95_exp.npy").mkdir()
+    (tmp_path / "val_set/images/94.jpg").symlink_to("94.jpg")
     dataset = read("affectnet", tmp_path)
     wanted = {("train", n): 2 for n in AFFECTNET_CLASSES} | {
         ("test", n): 1 for n in AFFECTNET_CLASSES
@@ -117,6 +159,8 @@ def test_affectnet_eight_classes(tmp_path: Path) -> None:
         "images annotated as none, uncertain or no face, left out: 1 (train_set/images/97.jpg)",
         "annotated images that are not there: 1 (train_set/images/98.jpg)",
         "images without an annotation, left out: 1 (train_set/images/99.jpg)",
+        "odd annotations, folders or not named as 0_exp.npy, left out: 2 "
+        "(train_set/annotations/96_EXP.NPY, val_set/annotations/95_exp.npy)",
     )
     moved_below(tmp_path, "affectnet")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stages.datasets import NAMES, module, options, read
-from stages.datasets.check import check, compare, table, text
+from stages.datasets.check import check, compare, missing_files, table, text
 from stages.datasets.sample import Sample
 from tests.replicas import make_affectnet8, make_mnist, make_rafdb, refused
 
@@ -59,6 +59,14 @@ def test_check(tmp_path: Path) -> None:
         "neutral      2/2524   1/680",
     ]
     assert f"  {missing}" in text(done).splitlines()
+
+
+def test_a_link_to_itself_hides_no_other_image(tmp_path: Path) -> None:
+    dataset = read("rafdb", make_rafdb(tmp_path))
+    image = tmp_path / "basic/Image/original/test_0001.jpg"
+    image.unlink()
+    image.symlink_to(image.name)
+    assert missing_files(dataset) == ["basic/Image/original/test_0001.jpg"]
 
 
 def test_check_adds_splits_and_finds_no_fault(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tests.replicas import (
     DUMPS,
     PLANES,
     Bomb,
+    link_out,
     make_cifar10,
     make_cifar100,
     moved_below,
@@ -44,6 +45,15 @@ def test_cifar(
     moved_below(tmp_path, name)
 
 
+def test_cifar_stays_inside(tmp_path: Path) -> None:
+    make_cifar10(tmp_path / "in")
+    for name in ("batches.meta", "test_batch"):
+        link_out(f"cifar-10-batches-py/{name}", "x")(tmp_path / "in")
+        refused("cifar10", tmp_path / "in", f"cifar-10-batches-py/{name} is a link that leads out")
+        (tmp_path / "in/cifar-10-batches-py" / name).unlink()
+        make_cifar10(tmp_path / "in")
+
+
 def test_cifar_names(tmp_path: Path) -> None:
     """As the file of names has them; that of CIFAR-10 is a pickle of protocol 0."""
     meta = make_cifar10(tmp_path) / "cifar-10-batches-py/batches.meta"
@@ -51,7 +61,13 @@ def test_cifar_names(tmp_path: Path) -> None:
     lines = "".join(f"S'{name}'\np{k}\na" for k, name in enumerate(names, 4))
     put(meta, f"(dp1\nS'num_cases_per_batch'\np2\nI10000\nsS'label_names'\np3\n(lp4\n{lines}s.")
     assert set(read("cifar10", tmp_path).classes) == set(names)
-    for wrong in (names[:9], [*names[:9], 3], [*names[:9], "a\nb"], [*names[:9], names[0]]):
+    for wrong in (
+        names[:9],
+        [*names[:9], 3],
+        [*names[:9], "x" * 300],
+        [*names[:9], "a\nb"],
+        [*names[:9], names[0]],
+    ):
         put(meta, published_pickle({"label_names": wrong}))
         refused("cifar10", tmp_path, "batches.meta")
 
@@ -61,6 +77,11 @@ class Global:
 
     def __reduce__(self) -> Any:
         return np.load, ("x.npy",)
+
+
+_NESTED = b")q\x00" + b"h\x00\x86q\x00" * 16
+"""A tuple of twice a tuple of twice a tuple: at 60 levels it takes for ever to hash."""
+_ARRAY = published_pickle({"labels": [0], "data": PLANES[:1]})
 
 
 def _call(module_and_name: bytes, argument: bytes) -> bytes:
@@ -84,6 +105,14 @@ def _call(module_and_name: bytes, argument: bytes) -> bytes:
         (b"\x80\x02Nr\xff\xff\xff\xff.", "more parts"),
         (b"\x80\x05\x96" + b"\xff" * 7 + b"\x00.", "no CIFAR file"),
         (b"\x80\x04)" + b"\x85" * 100_000 + b".", "more parts"),
+        (b"\x80\x02}" + _NESTED + b"Ns.", "a key that is no text"),
+        (b"\x80\x02}(U\x01aN" + _NESTED + b"Nu.", "a key that is no text"),
+        (b"\x80\x02(" + _NESTED + b"Nd.", "a key that is no text"),
+        (b"\x80\x04}\x94)\x94h\x01\x86\x94h\x02Ns.", "a key that is no text"),
+        (b"\x80\x02}K\x01Ns.", "a key that is no text"),
+        (b"\x80\x02}(K\x01s.", "takes more than there is"),
+        (_ARRAY.replace(b"(U\x02u1K\x00K\x01tR", b")R"), "no bytes, row by row"),
+        (_ARRAY.replace(b"J\x00\x0c\x00\x00t", b"K\x01" * 5000 + b"t"), "are (1, 1, 1"),
         (b"", "no CIFAR file"),
         (b"\x80\x02}", "no CIFAR file"),
         (b"\x80\x02].", "holds no dictionary"),
@@ -117,5 +146,7 @@ def test_hostile_pickles(
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     put(make_cifar10(tmp_path / "in") / "cifar-10-batches-py/data_batch_3", content)
-    assert "data_batch_3" in refused("cifar10", tmp_path / "in", says)
+    message = refused("cifar10", tmp_path / "in", says)
+    assert "data_batch_3" in message
+    assert len(message) < 600
     assert not list((tmp_path / "here").iterdir())

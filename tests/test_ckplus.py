@@ -74,9 +74,25 @@ def _frame(name: str) -> Change:
     [
         *(
             (_emotion(code), "S000_001_00000018_emotion.txt: ")
-            for code in ("0.0", "8", "2.5", "happy", "", "nan", "1_0", "\x00")
+            for code in (
+                "0.0",
+                "8",
+                "2.5",
+                "happy",
+                "",
+                "nan",
+                "1_0",
+                "0_3",
+                "+3",
+                "\u0663",
+                "\x00",
+            )
         ),
         (_emotion("1.0", "S000_001_00000011_emotion.txt"), "Emotion/S000/001 has 2 labels"),
+        (
+            lambda root: put(root / "Emotion/S000/008/S001_008_00000018_emotion.txt", "3"),
+            "S001_008_00000018_emotion.txt: it is named after the sequence S001/008",
+        ),
         (_frame("S000_001_018.PNG"), "has frame 18 twice"),
         (_frame("peak.png"), "has no frame number"),
         (
@@ -94,6 +110,27 @@ def _frame(name: str) -> Change:
 def test_ckplus_mistakes(tmp_path: Path, change: Change, says: str) -> None:
     change(make_ckplus(tmp_path / "ck", people=2))
     refused("ckplus", tmp_path / "ck", says)
+
+
+@pytest.mark.parametrize("code", ["1", "1.0", "1.", "\ufeff  1.0000000e+00\r\n", "1e0"])
+def test_ckplus_plain_numbers(tmp_path: Path, code: str) -> None:
+    whole = read("ckplus", make_ckplus(tmp_path))
+    _emotion(code)(tmp_path)
+    assert read("ckplus", tmp_path) == whole
+
+
+def test_ckplus_needs_two_subjects(tmp_path: Path) -> None:
+    refused("ckplus", make_ckplus(tmp_path, people=1), "a split by subject needs two")
+
+
+def test_links_to_themselves_are_not_there(tmp_path: Path) -> None:
+    whole = read("ckplus", make_ckplus(tmp_path))
+    for name in ("S999", "S000/009", "S000/001/S000_001_99.png"):
+        loop = tmp_path / "cohn-kanade-images" / name
+        loop.symlink_to(loop.name)
+    assert read("ckplus", tmp_path) == whole
+    (tmp_path / "below").symlink_to("below")
+    moved_below(tmp_path, "ckplus")
 
 
 def test_ckplus_tells_what_is_missing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from cache.errors import Refused
 from stages.datasets import read
+from stages.datasets.files import Tree
 from stages.datasets.sample import Sample, split_by_subject
 
 
@@ -55,6 +57,12 @@ def test_table_finds_images_below_images(folder: Path) -> None:
     ("line", "says"),
     [
         ("gone.png,a,s", "line 3: there is no file gone.png"),
+        (f"{'x' * 9999}.png,a,s", "line 3: there is no file xxx"),
+        ("images/calm/0.png,a,s", "line 3: images/calm/0.png is the same file as calm/0.png"),
+        ("calm/1.png,a\x1b[2J,s", "line 3: the expression of calm/1.png is no plain text"),
+        ("calm/1.png,a,s\x00", "line 3: the subject of calm/1.png is no plain text"),
+        ('"calm/1.png,a,s\ncalm/2.png,a,s', "line 3 is no CSV as expected"),
+        ('calm/1.png,a,"s\ncalm/2.png,a,s"', "line 3 is no CSV as expected: .* line break"),
         ("calm/1.png,,s", "line 3: the expression of calm/1.png is empty"),
         (",a,s", "line 3: the image is empty"),
         ("calm/0.png,a,s", "line 3: calm/0.png is listed twice"),
@@ -63,8 +71,9 @@ def test_table_finds_images_below_images(folder: Path) -> None:
     ],
 )
 def test_mistakes_in_a_table_are_named_by_line(folder: Path, line: str, says: str) -> None:
-    with pytest.raises(Refused, match=says):
-        read("folder", _table(folder, "calm/0.png,a,s", line))
+    with pytest.raises(Refused, match=says) as caught:
+        read("folder", _table(folder.parent, "calm/0.png,a,s", line))
+    assert len(str(caught.value)) < 1000
 
 
 def test_all_mistakes_are_reported_together(folder: Path) -> None:
@@ -80,6 +89,58 @@ def test_no_link_leads_out(folder: Path, tmp_path: Path) -> None:
         read("folder", _table(folder, "link.png,a,s"))
 
 
+def test_no_link_in_a_class_folder_leads_out(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(b"x")
+    (folder / "calm/inside.png").symlink_to("0.png")
+    assert read("folder", folder).size == 7
+    (folder / "calm/link.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(Refused, match=r"calm/link\.png is a link that leads out"):
+        read("folder", folder)
+
+
+def test_no_table_leads_out(folder: Path, tmp_path: Path) -> None:
+    (folder / "labels.csv").symlink_to(_table(tmp_path) / "labels.csv")
+    with pytest.raises(Refused, match=r"labels\.csv is a link that leads out"):
+        read("folder", folder)
+
+
+def test_a_column_is_named_once(folder: Path) -> None:
+    with pytest.raises(Refused, match="two columns of one name: subject"):
+        read("folder", _table(folder, header="image,expression,subject,subject"))
+
+
+def test_one_subject_cannot_be_split(folder: Path) -> None:
+    with pytest.raises(Refused, match="a split by subject needs two"):
+        read("folder", _table(folder, "calm/0.png,a,s", "calm/1.png,b,s"))
+
+
+def test_hidden_files_and_loops_are_no_images(folder: Path) -> None:
+    whole = read("folder", folder)
+    for name in ("calm/._0.png", ".hidden.png", "calm/Thumbs.db"):
+        (folder / name).write_bytes(b"x")
+    (folder / "calm/loop.png").symlink_to("loop.png")
+    (folder / "turn").symlink_to("turn")
+    assert read("folder", folder) == whole
+
+
+def test_images_left_out_are_noted(folder: Path) -> None:
+    assert read("folder", folder).notes == ()
+    (folder / "calm/more/most").mkdir(parents=True)
+    for name in ("calm/more/0.png", "calm/more/notes.txt", "calm/more/most/0.png"):
+        (folder / name).write_bytes(b"x")
+    deeper = "images deeper than a class folder, left out: 1 ({}calm/more/0.png)"
+    assert read("folder", folder).notes == (deeper.format(""),)
+    root = folder.parent / "sets"
+    for name in ("train", "test", "val"):
+        shutil.copytree(folder, root / name)
+    shutil.rmtree(root / "test/calm/more")
+    (root / "notes").mkdir()
+    assert read("folder", root).notes == (
+        "folders beside train and test that hold images, left out: 1 (val)",
+        deeper.format("train/"),
+    )
+
+
 @pytest.mark.parametrize("header", ["image,label,subject", "image,expression", ""])
 def test_missing_columns_are_named(folder: Path, header: str) -> None:
     with pytest.raises(Refused, match="has no column"):
@@ -89,12 +150,29 @@ def test_missing_columns_are_named(folder: Path, header: str) -> None:
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="There is no folder"):
         read("folder", tmp_path / "nowhere")
+    with pytest.raises(Refused, match="There is no folder xxx"):
+        read("folder", Path("x" * 300))
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "notes.txt").write_text("no image")
     with pytest.raises(Refused, match="no images"):
         read("folder", tmp_path)
     with pytest.raises(Refused, match="Known: ckplus, rafdb"):
         read("imagenet", tmp_path)
+
+
+def test_a_tree_at_the_root_of_the_disk(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+    (tmp_path / "link").symlink_to("a")
+    tree = Tree(Path("/"))
+    assert tree.files(str(tmp_path.relative_to("/"))) == ["a", "link"]
+    assert not tree.mistakes
+
+
+def test_each_mistake_is_kept_once(tmp_path: Path) -> None:
+    tree = Tree(tmp_path)
+    for k in range(200_000):  # seconds, if each is looked for among all
+        tree.mistake(f"{k // 2}")
+    assert len(tree.mistakes) == 100_000
 
 
 @given(

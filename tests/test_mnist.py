@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import re
 import struct
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 
 from stages.datasets import arrays, module, read
 from stages.datasets.check import check, text
-from tests.replicas import DIGITS, PIXELS, idx, make_mnist, moved_below, refused
+from tests.replicas import DIGITS, PIXELS, idx, link_out, make_mnist, moved_below, refused
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -45,6 +47,8 @@ def test_mnist(tmp_path: Path, name: str, folder: str, packed: bool) -> None:
         ("train-images-idx3", idx(DIGITS) + bytes(9), "begins with 00000801, expected 00000803"),
         ("train-images-idx3", idx(PIXELS[:, :27]), "items are (27, 28), expected (28, 28)"),
         ("train-images-idx3", struct.pack(">4I", 0x803, 2**32 - 1, 28, 28), "4294967295 items"),
+        ("train-images-idx3", struct.pack(">4I", 0x803, 100_001, 28, 28), "100001 items"),
+        ("train-labels-idx1", struct.pack(">2I", 0x801, 100_001) + bytes(100_001), "100001 items"),
         ("train-images-idx3", idx(PIXELS[:0]), "promises 0 items"),
         ("train-labels-idx1", idx(DIGITS[:119]), "has 120 images"),
         ("train-labels-idx1", idx(DIGITS + 1), "has the label 10, expected 0 to 9"),
@@ -62,6 +66,24 @@ def test_damaged_gzip(tmp_path: Path) -> None:
     for content in (path.read_bytes()[:-20], b"no gzip", b"\x1f\x8b\x08" + b"\xff" * 40):
         path.write_bytes(content)
         refused("mnist", tmp_path, "t10k-images-idx3-ubyte.gz is no IDX file")
+
+
+def test_a_small_file_does_not_fill_the_memory(tmp_path: Path) -> None:
+    path = make_mnist(tmp_path, packed=True) / "MNIST/raw/train-images-idx3-ubyte.gz"
+    header = gzip.compress(struct.pack(">4I", 0x803, 100_000, 28, 28))
+    path.write_bytes(header + 10 * gzip.compress(bytes(10_000_000), 1))
+    tracemalloc.start()
+    refused("mnist", tmp_path, "promises 78400000 bytes, more came")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_mnist_stays_inside(tmp_path: Path, packed: bool) -> None:
+    make_mnist(tmp_path / "in", packed=packed)
+    link_out(f"MNIST/raw/t10k-labels-idx1-ubyte{'.gz' * packed}", "x")(tmp_path / "in")
+    refused("mnist", tmp_path / "in", "is a link that leads out")
 
 
 SMALL = ("mnist", "fashion-mnist", "cifar10", "cifar100")
@@ -105,13 +127,28 @@ def test_fetching_runs_no_reader_of_pickles(
         "torchvision.datasets.utils.download_and_extract_archive",
         lambda url, *_, **given: asked.append(f"{url} {given['md5']}"),
     )
-    if "MNIST" in kind:
-        monkeypatch.setattr(
-            datasets, kind, lambda root, download: asked.append(f"{root} {download}")
-        )
+    monkeypatch.setattr(getattr(datasets, kind), "__init__", lambda *_, **__: pytest.fail("reads"))
     arrays._fetch(kind, tmp_path / "new")
-    assert len(asked) == 1
-    assert ("https://" in asked[0]) == ("CIFAR" in kind)
+    assert len(asked) == (4 if "MNIST" in kind else 1)
+    assert all(re.fullmatch(r"https?://\S+gz [0-9a-f]{32}", line) for line in asked)
+
+
+def test_another_server_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision import datasets
+
+    asked: list[str] = []
+
+    def fetch(url: str, folder: str, **_: str) -> None:
+        asked.append(folder)
+        if "good" not in url:
+            raise RuntimeError("no such file")
+
+    monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", fetch)
+    monkeypatch.setattr(datasets.MNIST, "mirrors", ["https://bad/", "https://good/"])
+    arrays._fetch("MNIST", tmp_path)
+    assert asked == [str(tmp_path / "MNIST/raw")] * 8
+    monkeypatch.setattr(datasets.MNIST, "mirrors", ["https://bad/", "https://worse/"])
+    refused("mnist", tmp_path, "https://worse/: no such file", download=True)
 
 
 MNIST = Path(__file__).parent.parent.parent / "shared/data/mnist"

@@ -47,6 +47,28 @@ def test_rafdb_mistakes(tmp_path: Path, line: str, says: str) -> None:
     assert "line 23: 'nonsense'" in message
 
 
+def test_rafdb_needs_training_images(tmp_path: Path) -> None:
+    table = make_rafdb(tmp_path) / RAFDB_LIST
+    put(table, "\n".join(line for line in table.read_text().splitlines() if "test" in line))
+    refused("rafdb", tmp_path, "has no train images")
+
+
+def test_rafdb_list_stays_inside(tmp_path: Path) -> None:
+    make_rafdb(tmp_path / "in")
+    put(tmp_path / "out/list.txt", (tmp_path / "in" / RAFDB_LIST).read_text())
+    link_out(RAFDB_LIST, "out/list.txt")(tmp_path / "in")
+    refused("rafdb", tmp_path / "in", "list_patition_label.txt is a link that leads out")
+    # the folder that holds it has a name in the layout: people may keep it elsewhere
+    shutil.move(make_rafdb(tmp_path / "far") / "basic", tmp_path / "basic")
+    (tmp_path / "far/basic").symlink_to(tmp_path / "basic")
+    assert read("rafdb", tmp_path / "far").size == 21
+
+
+def test_rafdb_names_are_cut(tmp_path: Path) -> None:
+    name = f"train_{'0' * 5000}1.jpg"
+    assert len(refused("rafdb", make_rafdb(tmp_path, f"{name} 1", f"{name} 2"), "twice")) < 1000
+
+
 def test_rafdb_refusals(tmp_path: Path) -> None:
     make_rafdb(tmp_path)
     refused("rafdb", tmp_path, "'cropped', expected original or aligned", images="cropped")

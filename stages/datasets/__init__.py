@@ -13,7 +13,8 @@ from types import ModuleType
 from typing import Any
 
 from cache.errors import Refused
-from stages.datasets.sample import Dataset
+from stages.datasets.files import expected, is_dir
+from stages.datasets.sample import About, Dataset
 
 NAMES = (
     "ckplus",
@@ -45,8 +46,8 @@ def read(name: str, root: Path, **given: Any) -> Dataset:
     """Read the data set `name` that lies in the folder `root`.
 
     Raises:
-        Refused: unknown name or option, no such folder, nothing in it, or a
-            table with mistakes.
+        Refused: unknown name or option, no such folder, nothing in it, a table
+            with mistakes, nothing to train on or nothing to test on.
     """
     known = options(name)
     strange = sorted(given.keys() - known.keys())
@@ -56,8 +57,23 @@ def read(name: str, root: Path, **given: Any) -> Dataset:
             f"The data set {name} has no option --{strange[0].replace('_', '-')}. "
             + (f"It has {flags}." if flags else "It has none of its own.")
         )
-    if not root.is_dir() and not given.get("download"):
+    if not is_dir(root) and not given.get("download"):
         hint = f" Make it: lgr-pipe draw --out {root}" if name == "drawn" else ""
         raise Refused(f"There is no folder {root}.{hint}")
-    dataset: Dataset = module(name).read(root, **given)
+    layout = module(name)
+    dataset: Dataset = layout.read(root, **given)
+    _require_both_splits(dataset, root, layout.ABOUT)
     return dataset
+
+
+def _require_both_splits(dataset: Dataset, root: Path, about: About) -> None:
+    missing = {"train", "test"} - {sample.split for sample in dataset.samples}
+    if not missing:
+        return
+    subjects = {sample.subject for sample in dataset.samples}
+    hint = (
+        " All images show one subject; a split by subject needs two."
+        if len(subjects) == 1 and subjects != {""}
+        else ""
+    )
+    raise Refused(f"{root} has no {min(missing)} images.{hint}\n{expected(about)}")

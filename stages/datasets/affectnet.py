@@ -23,7 +23,15 @@ from pathlib import Path
 
 from cache.errors import Refused
 from stages.datasets.affectnet_files import Release, Row, eight_classes, original
-from stages.datasets.files import elsewhere, expected, notes, require
+from stages.datasets.files import (
+    elsewhere,
+    expected,
+    is_dir,
+    is_file,
+    notes,
+    own_file,
+    require,
+)
 from stages.datasets.sample import About, Dataset, Sample, build, hash_order, some
 
 _TRAIN = {
@@ -86,16 +94,15 @@ def read(root: Path, *, split_seed: int = 0, max_per_class: int = 15_000) -> Dat
             row.id for row in rows if release.boxes and row.box is None
         ],
         "images without an annotation, left out": release.unlisted,
+        "odd annotations, folders or not named as 0_exp.npy, left out": release.odd,
     }
     return build("affectnet", samples, ABOUT.classes, notes(found))
 
 
 def _release(root: Path) -> Release:
-    eight = [name for name in ("train_set", "val_set") if (root / name).is_dir()]
+    eight = [name for name in ("train_set", "val_set") if is_dir(root / name)]
     tables = [
-        place
-        for place in (root, root / _LISTS)
-        if any((place / name).is_file() for name in _TABLES)
+        place for place in (root, root / _LISTS) if any(is_file(place / name) for name in _TABLES)
     ]
     if len(tables) + bool(eight) > 1:
         places = ", ".join([*eight, *(str(place) for place in tables)])
@@ -105,7 +112,7 @@ def _release(root: Path) -> Release:
         return eight_classes(root)
     if tables:
         require(tables[0], _TABLES, ABOUT)
-        return original(root, tables[0])
+        return original(root, [own_file(tables[0], name) for name in _TABLES])
     hint = next(filter(None, (elsewhere(root, (sign,)) for sign in _SIGNS)), "")
     raise Refused(
         f"There is neither training.csv nor train_set in {root}.{hint}\n{expected(ABOUT)}"

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BytesIO
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy
 
-from cache.errors import Refused
-from stages.datasets.files import Tree, plain
-from stages.datasets.sample import Box, Split, refuse_mistakes
+from stages.datasets.files import IMAGE_SUFFIXES, Tree, plain, read_csv
+from stages.datasets.sample import Box, Split, refuse_mistakes, short
 
 _CODES = {
     str(code): label
@@ -32,7 +28,9 @@ _NO_EXPRESSION = frozenset({"8", "9", "10"})
 _PATH, _EXPRESSION = "subDirectory_filePath", "expression"
 _BOX = ("face_x", "face_y", "face_width", "face_height")
 _COLUMNS = (_PATH, *_BOX, "facial_landmarks", _EXPRESSION)
-"""The first ones, in the order in which both tables have them."""
+"""The first ones, in the order in which both tables have them (some have no header)."""
+_FARTHEST = 1_000_000
+"""Pixels; a face box that lies beyond is damaged."""
 
 _UTF32 = {"<": "utf-32-le", ">": "utf-32-be"}
 """numpy's own reader of texts fails on damaged ones in ways that cannot be caught well."""
@@ -62,6 +60,8 @@ class Release:
     """Annotated, but with none of the eight expressions."""
     unlisted: list[str] = field(default_factory=list)
     """Image files without an annotation."""
+    odd: list[str] = field(default_factory=list)
+    """Named nearly as an annotation is, or no file."""
 
 
 def label_of(code: str) -> str | None:
@@ -76,42 +76,24 @@ def label_of(code: str) -> str | None:
 # --- the original release: two tables ---
 
 
-def original(root: Path, tables: Path) -> Release:
-    """A row's id is its path in the table, wherever the images lie.
+def original(root: Path, tables: list[Path]) -> Release:
+    """From training.csv and validation.csv; a row's id is its path there, wherever images lie.
 
     Raises Refused: mistakes in the tables, all of them named.
     """
     release = Release(root, boxes=True)
     mistakes: list[str] = []
     seen: set[str] = set()
-    halves: tuple[tuple[str, Split], ...] = (("training.csv", "train"), ("validation.csv", "test"))
-    for name, split in halves:
-        for number, parts in _records(tables / name):
+    splits: tuple[Split, ...] = ("train", "test")
+    for table, split in zip(tables, splits, strict=True):
+        for number, cells in read_csv(table, (_PATH, *_BOX, _EXPRESSION), _COLUMNS):
             try:
-                _add(release, parts, split, seen)
+                _add(release, cells, split, seen)
             except ValueError as error:
-                mistakes.append(f"{name} line {number}: {error}")
-    refuse_mistakes(tables, mistakes)
+                mistakes.append(f"{table.name} line {number}: {error}")
+    refuse_mistakes(tables[0].parent, mistakes)
     _find_images(release, root, seen)
     return release
-
-
-def _records(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line and the columns needed; a table without a header (there are some) has ours."""
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as handle:
-            reader = csv.reader(handle)
-            first = next(reader, [])
-            header = _PATH in first
-            names = first if header else list(_COLUMNS)
-            absent = [name for name in (*_BOX, _EXPRESSION) if name not in names]
-            if absent:
-                raise Refused(f"{table} has no column {', '.join(absent)}.")
-            for cells in reader if header else chain([first], reader):
-                if cells:
-                    yield reader.line_num, dict(zip(names, cells, strict=False))
-    except (UnicodeDecodeError, OSError, csv.Error) as error:
-        raise Refused(f"{table} is no CSV file in UTF-8: {error}.") from None
 
 
 def _add(release: Release, cells: dict[str, str], split: Split, seen: set[str]) -> None:
@@ -119,7 +101,7 @@ def _add(release: Release, cells: dict[str, str], split: Split, seen: set[str]) 
         raise ValueError(f"{len(cells)} columns, expected at least {len(_COLUMNS)}")
     name = plain(cells[_PATH].strip())
     if name in seen:
-        raise ValueError(f"{name} is listed twice")
+        raise ValueError(f"{short(name)} is listed twice")
     seen.add(name)
     label = label_of(cells[_EXPRESSION].strip())
     if label is None:
@@ -129,12 +111,14 @@ def _add(release: Release, cells: dict[str, str], split: Split, seen: set[str]) 
 
 
 def _box(cells: list[str]) -> Box | None:
-    """None: does not parse, or has no area."""
+    """None: does not parse, has no area, or lies where no image has pixels."""
     try:
-        left, top, width, height = (int(float(cell)) for cell in cells)
+        left, top, width, height = numbers = [int(float(cell)) for cell in cells]
     except (ValueError, OverflowError):
         return None
-    return (left, top, left + width, top + height) if width > 0 and height > 0 else None
+    if width <= 0 or height <= 0 or max(map(abs, numbers)) > _FARTHEST:
+        return None
+    return left, top, left + width, top + height
 
 
 def _find_images(release: Release, root: Path, listed: set[str]) -> None:
@@ -145,11 +129,14 @@ def _find_images(release: Release, root: Path, listed: set[str]) -> None:
         refuse_mistakes(tree.root, tree.mistakes)
         if not present.isdisjoint(listed):
             release.folder, release.present = tree.root, present
-            release.unlisted = sorted(present - listed)
+            strange = present - listed
+            release.unlisted = sorted(n for n in strange if n.lower().endswith(IMAGE_SUFFIXES))
             return
 
 
 # --- the release of eight classes: a file for each annotation ---
+
+_CODE = "_exp.npy"
 
 
 def eight_classes(root: Path) -> Release:
@@ -159,12 +146,11 @@ def eight_classes(root: Path) -> Release:
     tree = Tree(root, *(half for half, _ in halves), *folders)
     release = Release(root, boxes=False)
     for half, split in halves:
-        images = [name for name in tree.files(f"{half}/images") if name.lower().endswith(".jpg")]
-        stems = [
-            name.removesuffix("_exp.npy")
-            for name in tree.files(f"{half}/annotations")
-            if name.endswith("_exp.npy")
-        ]
+        images = tree.files(f"{half}/images", (".jpg",))
+        codes, folders = tree.both(f"{half}/annotations", (_CODE,))
+        stems = [name.removesuffix(_CODE) for name in codes if name.endswith(_CODE)]
+        odd = [*folders, *(name for name in codes if not name.endswith(_CODE))]
+        release.odd += sorted(f"{half}/annotations/{name}" for name in odd)
         files = {stem: f"{half}/images/{stem}.jpg" for stem in stems}
         there = {f"{half}/images/{name}" for name in images}
         release.present |= there
@@ -175,7 +161,7 @@ def eight_classes(root: Path) -> Release:
                     raise code
                 label = label_of(code)
             except ValueError as error:
-                tree.mistakes.append(f"{half}/annotations/{stem}_exp.npy: {error}")
+                tree.mistake(f"{half}/annotations/{stem}_exp.npy: {error}")
                 continue
             if label is None:
                 release.skipped.append(files[stem])

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import Refused
-from stages.datasets.files import elsewhere, expected
-from stages.datasets.sample import About, Dataset, Sample, Split, build, hash_order
+from stages.datasets.files import elsewhere, expected, is_dir, is_file
+from stages.datasets.sample import About, Dataset, Sample, Split, build, hash_order, short
 
 _HELD_OUT = 10_000
 
@@ -73,12 +73,13 @@ def require_files(
             _fetch(torchvision_name, root)
         except Exception as error:  # the network, the disk, the server: of any kind
             raise Refused(
-                f"{about.title} cannot be fetched into {root}: {type(error).__name__}: {error}. "
+                f"{about.title} cannot be fetched into {root}: "
+                f"{type(error).__name__}: {short(str(error), 500)}. "
                 f"Put these files there by hand: {', '.join(missing)}."
             ) from None
         missing = _missing(root, files)
     if missing:
-        hints = [elsewhere(root, (name,)) for name in files[0].split("|") if root.is_dir()]
+        hints = [elsewhere(root, (name,)) for name in files[0].split("|") if is_dir(root)]
         raise Refused(
             f"There is no {', no '.join(missing)} in {root}.{''.join(hints)} "
             f"Use --download to fetch them.\n{expected(about)}"
@@ -89,7 +90,7 @@ def _missing(root: Path, files: Sequence[str]) -> list[str]:
     return [
         choice.replace("|", " or ")
         for choice in files
-        if not any((root / name).is_file() for name in choice.split("|"))
+        if not any(is_file(root / name) for name in choice.split("|"))
     ]
 
 
@@ -104,5 +105,16 @@ def _fetch(torchvision_name: str, root: Path) -> None:
         download_and_extract_archive(
             source.url, str(root), filename=source.filename, md5=source.tgz_md5
         )
-    else:
-        source(str(root), download=True)
+        return
+    for filename, md5 in source.resources:  # MNIST; its class would load old files of torch
+        failures = []
+        for mirror in source.mirrors:
+            try:
+                folder = str(root / torchvision_name / "raw")
+                url = f"{mirror}{filename}"
+                download_and_extract_archive(url, folder, filename=filename, md5=md5)
+                break
+            except (OSError, RuntimeError) as error:
+                failures.append(f"{mirror}: {error}")
+        else:
+            raise OSError("; ".join(failures))

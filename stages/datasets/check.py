@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.datasets import module, options, read
-from stages.datasets.files import notes
+from stages.datasets.files import is_file, notes
 from stages.datasets.sample import About, Counts, Dataset
 
 TOTAL = "all"
@@ -84,7 +84,7 @@ def missing_files(dataset: Dataset) -> list[str]:
     for folder, wanted in folders.items():
         try:
             with os.scandir(folder) as entries:
-                names = {entry.name for entry in entries if entry.is_file()}
+                names = {entry.name for entry in entries if is_file(entry)}
         except OSError:
             names = set()
         missing += [name for file, name in wanted if file not in names]

@@ -11,6 +11,7 @@ import numpy as np
 
 from stages.datasets import cifar_files
 from stages.datasets.arrays import Part, dataset, require_files
+from stages.datasets.files import is_file, own_file
 from stages.datasets.sample import About, Dataset
 
 _CLASSES = (
@@ -54,13 +55,15 @@ def read_part(root: Path, files: list[str], key: str, classes: int) -> Part:
     """The files one after the other, as rows of one set."""
     images, labels = [], []
     for name in files:
-        content = cifar_files.read_pickle(root / name)
-        images.append(cifar_files.images(root / name, content))
-        labels += cifar_files.labels(root / name, content, key, len(images[-1]), classes)
+        path = own_file(root, name)
+        content = cifar_files.read_pickle(path)
+        images.append(cifar_files.images(path, content))
+        labels += cifar_files.labels(path, content, key, len(images[-1]), classes)
     return Part(images[0] if len(images) == 1 else np.concatenate(images), labels)
 
 
 def read_classes(root: Path, meta: str, key: str, known: tuple[str, ...]) -> tuple[str, ...]:
     """As the file of names has them; as published where that file is missing."""
-    file = root / meta
-    return cifar_files.names(file, key, len(known)) if file.is_file() else known
+    if not is_file(root / meta):
+        return known
+    return cifar_files.names(own_file(root, meta), key, len(known))

@@ -4,7 +4,8 @@ A pickle is a little program that may call any function.  This reader lets a
 file name only the few functions with which numpy writes an array, gives it
 stand-ins that do nothing but remember what they were called with, and builds
 the arrays itself.  Before that, each instruction is looked at: only plain data
-may be made, and no more memory be asked for than the file is long.
+may be made, no more memory be asked for than the file is long, and a key of a
+dictionary be nothing but text.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import Refused
+from stages.datasets.sample import short
 
 PIXELS = 3 * 32 * 32
 _MOST_BYTES = 400_000_000
@@ -45,6 +47,9 @@ STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8
 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8
 """
 _STEPS = frozenset((_MAKERS + _OTHERS).split())
+_TEXTS = frozenset({pickletools.pybytes_or_str, pickletools.pybytes, pickletools.pyunicode})
+_KEYS = {"SETITEM": slice(1, 2), "SETITEMS": slice(2, None, 2), "DICT": slice(1, None, 2)}
+"""Where they lie in what these instructions take from the stack."""
 _MOST_MADE = 200
 """Containers and calls; a published file makes about twenty.  Deep ones would overrun the stack."""
 
@@ -76,6 +81,49 @@ class _StandIn:
         raise pickle.UnpicklingError("it changes a function")
 
 
+class _Shadow:
+    """The stack of a reader of pickles, with the kind of each thing in place of the thing.
+
+    To see keys before anything hashes them: tuples of one tuple, again and again,
+    take time without end, and numbers can be chosen to collide.
+    """
+
+    def __init__(self) -> None:
+        self._stack: list[object] = []
+        self._marks: list[int] = []
+        self._memo: dict[int, object] = {}
+
+    def step(self, step: pickletools.OpcodeInfo, argument: Any) -> None:
+        """Raises ValueError: a key that is no text.  IndexError, KeyError: a damaged file."""
+        if step.name == "MEMOIZE":
+            self._memo[len(self._memo)] = self._stack[-1]
+        elif step.name.endswith("PUT"):
+            self._memo[int(argument)] = self._stack[-1]
+        elif step.name.endswith("GET"):
+            self._stack.append(self._memo[int(argument)])
+        else:
+            taken = self._take(step.stack_before)
+            if step.name in _KEYS and not _TEXTS.issuperset(taken[_KEYS[step.name]]):
+                raise ValueError("it has a key that is no text")
+            if step.name == "MARK":
+                self._marks.append(len(self._stack))
+            self._stack += step.stack_after
+
+    def _take(self, wanted: list[pickletools.StackObject]) -> list[object]:
+        """From the stack: so many things, or a few, a mark and all that lies upon it."""
+        if not wanted:
+            return []
+        if pickletools.markobject in wanted:
+            start = self._marks.pop() - wanted.index(pickletools.markobject)
+        else:
+            start = len(self._stack) - len(wanted)
+        if start < (self._marks[-1] + 1 if self._marks else 0):
+            raise ValueError("it takes more than there is")
+        taken = self._stack[start:]
+        del self._stack[start:]
+        return taken
+
+
 class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _GLOBALS:
@@ -98,14 +146,18 @@ def read_pickle(path: Path) -> dict[str, Any]:
             raise ValueError("it holds no dictionary")
         return {_text(key): value for key, value in content.items()}
     except Exception as error:  # a damaged pickle raises many kinds
-        why = ascii(str(error)[:200])[1:-1]
-        raise Refused(f"{path} is no CIFAR file as published: {why}. Fetch it again.") from None
+        raise _refusal(path, error) from None
+
+
+def _refusal(path: Path, error: Exception) -> Refused:
+    why = short(ascii(str(error)[:200])[1:-1])
+    return Refused(f"{path} is no CIFAR file as published: {why}. Fetch it again.")
 
 
 def _look_at(data: bytes) -> None:
     """Raises ValueError: an instruction, or an amount, that no CIFAR file has."""
     makers = frozenset(_MAKERS.split())
-    made = 0
+    shadow, made = _Shadow(), 0
     for count, (step, argument, _) in enumerate(pickletools.genops(data)):
         if step.name not in _STEPS:
             raise ValueError(f"it has the instruction {step.name}")
@@ -113,6 +165,7 @@ def _look_at(data: bytes) -> None:
         place = int(argument or 0) if step.name.endswith("PUT") else 0
         if max(count, place) > _MOST_STEPS or made > _MOST_MADE:
             raise ValueError("it has more parts than any published one")
+        shadow.step(step, argument)
 
 
 def _text(value: Any) -> str:
@@ -132,8 +185,8 @@ def images(path: Path, content: dict[str, Any]) -> NDArray[np.uint8]:
         shape, buffer = _array(content.get("data"))
         if len(shape) != 2 or shape[1] != PIXELS or len(buffer) != shape[0] * PIXELS:
             raise ValueError(f"its data are {shape}, expected (N, {PIXELS})")
-    except (ValueError, TypeError, UnicodeError) as error:
-        raise Refused(f"{path} is no CIFAR file as published: {error}. Fetch it again.") from None
+    except Exception as error:  # any kind, as the file decides what is found where
+        raise _refusal(path, error) from None
     planes = np.frombuffer(buffer, np.uint8).reshape(-1, 3, 32, 32)
     return planes.transpose(0, 2, 3, 1)
 
@@ -149,7 +202,8 @@ def _array(node: Any) -> tuple[tuple[int, ...], bytes]:
         by_column = order not in ("C", b"C")
     else:
         raise ValueError("its pixels are no plain array")
-    kind = dtype.args[0] if isinstance(dtype, _Call) and dtype.name == "dtype" else None
+    called = isinstance(dtype, _Call) and dtype.name == "dtype"
+    kind = dtype.args[0] if called and dtype.args else None
     if kind not in ("u1", b"u1", "|u1", b"|u1") or by_column:
         raise ValueError("its pixels are no bytes, row by row")
     if not isinstance(shape, tuple) or not all(type(n) is int and n > 0 for n in shape):
@@ -193,6 +247,6 @@ def names(path: Path, key: str, count: int) -> tuple[str, ...]:
         texts = tuple(_text(name) for name in found)
     except (ValueError, UnicodeError) as error:
         raise Refused(f"{path}: {error}, expected the name of a class.") from None
-    if len(set(texts)) < count or "" in texts:
-        raise Refused(f"{path} has a class without a name, or two of one name.")
+    if len(set(texts)) < count or "" in texts or len(max(texts, key=len)) > 200:
+        raise Refused(f"{path} has a class without a name, two of one name, or an endless one.")
     return texts

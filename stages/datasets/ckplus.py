@@ -25,6 +25,7 @@ from stages.datasets.sample import (
     Split,
     build,
     refuse_mistakes,
+    some,
     split_by_subject,
 )
 
@@ -79,8 +80,6 @@ def read(root: Path, *, split_seed: int = 0) -> Dataset:
         for name, who in subjects.items()
         for path, label in _rows(frames[name], labels[name])
     ]
-    if len(set(splits.values())) < 2:
-        raise Refused(f"{root} has too few subjects ({len(splits)}) for a train and a test set.")
     return build("ckplus", samples, ABOUT.classes, _notes(frames, unlabelled))
 
 
@@ -99,25 +98,29 @@ def _labels(tree: Tree) -> dict[str, str]:
         folder = f"{_LABELS}/{sequence}"
         files = [name for name in tree.files(folder) if name.lower().endswith("_emotion.txt")]
         if len(files) > 1:
-            tree.mistakes.append(f"{folder} has {len(files)} labels: {', '.join(files)}")
+            tree.mistake(f"{folder} has {len(files)} labels: {some(files)}")
         elif files:
             try:
-                labels[sequence] = _label(tree.root / folder / files[0])
+                labels[sequence] = _label(tree.root / folder / files[0], sequence)
             except ValueError as error:
-                tree.mistakes.append(f"{folder}/{files[0]}: {error}")
+                tree.mistake(f"{folder}/{files[0]}: {error}")
     return labels
 
 
-def _label(file: Path) -> str:
+def _label(file: Path, sequence: str) -> str:
+    named = re.match(r"(S[0-9]+)_([0-9]+)_", file.name, re.IGNORECASE)
+    if named and f"{named[1]}/{named[2]}".upper() != sequence.upper():
+        raise ValueError(f"it is named after the sequence {named[1]}/{named[2]}")
     try:
         with file.open("rb") as handle:
-            text = handle.read(80).decode("ascii", "replace").strip()
+            text = handle.read(80).decode("utf-8-sig", "replace").strip()
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
-    try:
-        return _CODES[float(text)]
-    except (ValueError, KeyError):
-        raise ValueError(f"{text!a} is no code of an expression from 1 to 7") from None
+    # float() alone takes more: 0_3, infinity, the digits of other scripts
+    code = float(text) if re.fullmatch(r"[0-9]+(\.[0-9]*)?(e[+-]?[0-9]+)?", text, re.I) else 0
+    if code not in _CODES:
+        raise ValueError(f"{text!a} is no code of an expression from 1 to 7")
+    return _CODES[code]
 
 
 def _frames(tree: Tree, sequence: str) -> list[str]:
@@ -129,9 +132,9 @@ def _frames(tree: Tree, sequence: str) -> list[str]:
         digits = re.search(r"([0-9]{1,18})\.png$", name, re.IGNORECASE)
         number = int(digits[1]) if digits else -1
         if number < 0:
-            tree.mistakes.append(f"{folder}/{name} has no frame number")
+            tree.mistake(f"{folder}/{name} has no frame number")
         elif number in numbered:
-            tree.mistakes.append(f"{folder} has frame {number} twice: {numbered[number]}, {name}")
+            tree.mistake(f"{folder} has frame {number} twice: {numbered[number]}, {name}")
         else:
             numbered[number] = name
     return [f"{folder}/{numbered[number]}" for number in sorted(numbered)]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cache.errors import Refused
 from stages.datasets import folder
+from stages.datasets.files import is_file
 from stages.datasets.sample import About, Dataset
 from stages.draw.expressions import EXPRESSIONS
 
@@ -24,6 +25,6 @@ ABOUT = About(
 
 def read(root: Path) -> Dataset:
     """Raises Refused: nothing was drawn into `root`."""
-    if not (root / "labels.csv").is_file():
+    if not is_file(root / "labels.csv"):
         raise Refused(f"There is no labels.csv in {root}. Make it: lgr-pipe draw --out {root}")
     return folder.read_as("drawn", root, EXPRESSIONS)

@@ -12,11 +12,21 @@ unknown) become the test set.
 
 from __future__ import annotations
 
-import csv
+import os
 from pathlib import Path, PurePosixPath
 
 from cache.errors import Refused
-from stages.datasets.sample import About, Dataset, Sample, Split, build, refuse_mistakes
+from stages.datasets.files import (
+    IMAGE_SUFFIXES,
+    Tree,
+    is_dir,
+    is_file,
+    listed,
+    notes,
+    own_file,
+    read_csv,
+)
+from stages.datasets.sample import About, Dataset, Sample, Split, build, refuse_mistakes, short
 
 ABOUT = About(
     "Images of your own",
@@ -27,7 +37,6 @@ ABOUT = About(
 )
 _EXPECTED = "labels.csv (image, expression, subject[, split]) or ROOT/[train|test/]CLASS/IMAGE"
 
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 _SPLIT_FOLDERS: dict[str, Split] = {"train": "train", "test": "test"}
 _COLUMNS = ("image", "expression", "subject")
 
@@ -41,40 +50,32 @@ def read_as(
     name: str, root: Path, classes: tuple[str, ...] | None = None, seed: int = 0
 ) -> Dataset:
     """As `read`, under another name and with a fixed order of classes."""
-    table = root / "labels.csv"
-    samples = _read_table(table) if table.is_file() else _read_tree(root)
+    if is_file(root / "labels.csv"):
+        samples, remarks = _read_table(root, own_file(root, "labels.csv")), list[str]()
+    else:
+        samples, remarks = _read_tree(root)
     if not samples:
         raise Refused(
             f"There are no images in {root}. Expected {_EXPECTED}, "
-            f"with files ending in {', '.join(sorted(SUFFIXES))}."
+            f"with files ending in {', '.join(IMAGE_SUFFIXES)}."
+            + "".join(f"\n  {remark}" for remark in remarks)
         )
-    dataset = build(name, samples, classes, seed=seed)
-    for split in ("train", "test"):
-        if not any(sample.split == split for sample in dataset.samples):
-            raise Refused(f"{root} has no {split} images. Expected {_EXPECTED}.")
-    return dataset
+    return build(name, samples, classes, remarks, seed)
 
 
-def _read_table(table: Path) -> list[Sample]:
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(handle)
-            missing = [c for c in _COLUMNS if c not in (reader.fieldnames or ())]
-            lines = [(reader.line_num, row) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise Refused(f"{table} is no CSV file in UTF-8: {error}. Save it as UTF-8.") from None
-    if missing:
-        raise Refused(
-            f"{table} has no column {', '.join(missing)}. "
-            f"Its first line must name {', '.join(_COLUMNS)} (and split, if there is one)."
-        )
-    samples, mistakes, ids = [], [], set[str]()
-    for number, row in lines:
+# --- labels.csv ---
+
+
+def _read_table(root: Path, table: Path) -> list[Sample]:
+    samples, mistakes, places = [], [], dict[Path, str]()
+    for number, row in read_csv(table, _COLUMNS):
         try:
-            sample = _parse_row(table.parent, row)
-            if sample.id in ids:
-                raise ValueError(f"{sample.id} is listed twice")
-            ids.add(sample.id)
+            sample, place = _parse_row(root, row)
+            if place in places:
+                same = f"is the same file as {short(places[place])}"
+                again = "is listed twice" if places[place] == sample.id else same
+                raise ValueError(f"{short(sample.id)} {again}")
+            places[place] = sample.id
             samples.append(sample)
         except ValueError as error:
             mistakes.append(f"line {number}: {error}")
@@ -85,47 +86,88 @@ def _read_table(table: Path) -> list[Sample]:
     return samples
 
 
-def _parse_row(root: Path, row: dict[str, str | None]) -> Sample:
-    image, label = (row["image"] or "").strip(), (row["expression"] or "").strip()
+def _parse_row(root: Path, row: dict[str, str]) -> tuple[Sample, Path]:
+    """And the file that is read in the end, which may have more than one name."""
+    image, label, subject, split = (row.get(column, "").strip() for column in (*_COLUMNS, "split"))
+    shown = short(image)
     if not image:
         raise ValueError("the image is empty")
     if not label:
-        raise ValueError(f"the expression of {image} is empty")
+        raise ValueError(f"the expression of {shown} is empty")
     inside = PurePosixPath(image)
     if inside.is_absolute() or ".." in inside.parts or "\\" in image or not image.isprintable():
-        raise ValueError(f"{image!r} is no plain path below the folder of the table")
+        raise ValueError(f"{short(ascii(image))} is no plain path below the folder of the table")
+    for column, text in (("expression", label), ("subject", subject)):
+        if not text.isprintable():
+            raise ValueError(f"the {column} of {shown} is no plain text: {short(ascii(text))}")
     places = (root / inside, root / "images" / inside)
-    path = next((place for place in places if place.is_file()), None)
+    path = next((place for place in places if is_file(place)), None)
     if path is None:
-        raise ValueError(f"there is no file {image} in {root} or {root / 'images'}")
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"{image} is a link that leads out of {root}")
-    split = (row.get("split") or "").strip()
+        raise ValueError(f"there is no file {shown} in {root} or {root / 'images'}")
+    place = path.resolve()
+    if not place.is_relative_to(root.resolve()):
+        raise ValueError(f"{shown} is a link that leads out of {root}")
     if split and split not in _SPLIT_FOLDERS:
-        raise ValueError(f"the split of {image} is {split!r}, expected train or test")
-    subject = (row["subject"] or "").strip()
-    return Sample(str(inside), path, label, subject, _SPLIT_FOLDERS.get(split))
+        raise ValueError(f"the split of {shown} is {short(ascii(split))}, expected train or test")
+    return Sample(str(inside), path, label, subject, _SPLIT_FOLDERS.get(split)), place
 
 
-def _read_tree(root: Path) -> list[Sample]:
-    if all((root / name).is_dir() for name in _SPLIT_FOLDERS):
-        levels: list[tuple[Path, Split | None]] = [
-            (root / name, split) for name, split in _SPLIT_FOLDERS.items()
+# --- folders ---
+
+
+def _read_tree(root: Path) -> tuple[list[Sample], list[str]]:
+    """And notes on what was left out."""
+    top = _folders(root)
+    levels: dict[str, Split | None] = {"": None}
+    beside: list[str] = []
+    if all(name in top for name in _SPLIT_FOLDERS):
+        levels = {f"{name}/": split for name, split in _SPLIT_FOLDERS.items()}
+        beside = [name for name in top if name not in _SPLIT_FOLDERS]
+    classes = {
+        f"{level}{name}": split
+        for level, split in levels.items()
+        for name in _folders(root / level)
+    }
+    tree = Tree(root, *classes)  # a whole class may be a link to a folder elsewhere
+    samples = []
+    for folder, split in classes.items():
+        label = folder.rpartition("/")[2]
+        images = tree.files(folder, IMAGE_SUFFIXES)  # without any (a cache, notes) it is no class
+        if images and not label.isprintable():
+            tree.mistake(f"rename the folder {short(ascii(folder))}: the name is not plain text")
+        samples += [
+            Sample(f"{folder}/{image}", root / folder / image, label, "", split) for image in images
         ]
-    else:
-        levels = [(root, None)]
-    return [
-        sample
-        for level, split in levels
-        for folder in sorted(p for p in level.iterdir() if p.is_dir() and p.name[0] != ".")
-        for sample in _read_class(root, folder, split)
-    ]
+    refuse_mistakes(root, tree.mistakes)
+    found = {
+        "folders beside train and test that hold images, left out": [
+            name for name in beside if _images(root, name) or _deeper(root, name)
+        ],
+        "images deeper than a class folder, left out": [
+            image for folder in classes for image in _deeper(root, folder)
+        ],
+    }
+    return samples, notes(found)
 
 
-def _read_class(root: Path, folder: Path, split: Split | None) -> list[Sample]:
-    """The images directly in `folder`; a folder without any (a cache, notes) is no class."""
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
-    strange = [p for p in files if not str(p.relative_to(root)).isprintable()]
-    if strange:
-        raise Refused(f"Rename this file, its name is not plain text: {str(strange[0])!a}.")
-    return [Sample(p.relative_to(root).as_posix(), p, folder.name, "", split) for p in files]
+def _folders(path: Path) -> list[str]:
+    return [entry.name for entry in listed(path) if is_dir(entry)]
+
+
+def _images(root: Path, folder: str) -> list[str]:
+    entries = (e for e in _peek(root / folder) if e.name.lower().endswith(IMAGE_SUFFIXES))
+    return [f"{folder}/{entry.name}" for entry in entries if is_file(entry)]
+
+
+def _deeper(root: Path, folder: str) -> list[str]:
+    """Images in the folders of a folder."""
+    names = (f"{folder}/{entry.name}" for entry in _peek(root / folder) if is_dir(entry))
+    return [image for name in names for image in _images(root, name)]
+
+
+def _peek(folder: Path) -> list[os.DirEntry[str]]:
+    """For a note only: a folder that cannot be listed is no reason to refuse."""
+    try:
+        return listed(folder)
+    except Refused:
+        return []

@@ -12,10 +12,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.errors import Refused
 from stages.datasets.arrays import Part, dataset, require_files
+from stages.datasets.files import is_file, own_file
 from stages.datasets.idx import read_idx
 from stages.datasets.sample import About, Dataset
 
@@ -56,13 +56,14 @@ def read_as(name: str, folder: str, about: About, root: Path, download: bool, se
     files = [line.partition(",")[0] for line in about.layout.splitlines()]
     either = [f"{file}|{file}.gz" for file in files]
     require_files(root, either, about, torchvision_name=folder, download=download)
-    train = _part(root / files[0], root / files[1], len(about.classes))
-    test = _part(root / files[2], root / files[3], len(about.classes))
+    paths = [own_file(root, f if is_file(root / f) else f"{f}.gz") for f in files]
+    train = _part(paths[0], paths[1], len(about.classes))
+    test = _part(paths[2], paths[3], len(about.classes))
     return dataset(name, about, about.classes, (train, test), seed)
 
 
 def _part(images: Path, labels: Path, classes: int) -> Part:
-    pixels, codes = _read(images, (28, 28)), _read(labels, ())
+    pixels, codes = read_idx(images, (28, 28)), read_idx(labels, ())
     if len(pixels) != len(codes):
         raise Refused(f"{images} has {len(pixels)} images, {labels} {len(codes)} labels.")
     if codes.max() >= classes:
@@ -71,7 +72,3 @@ def _part(images: Path, labels: Path, classes: int) -> Part:
     square[:, 2:30, 2:30, 0] = pixels
     # Three equal channels are one channel in memory.
     return Part(np.broadcast_to(square, (len(square), 32, 32, 3)), codes.tolist())
-
-
-def _read(file: Path, item: tuple[int, ...]) -> NDArray[np.uint8]:
-    return read_idx(file if file.is_file() else file.with_name(f"{file.name}.gz"), item)

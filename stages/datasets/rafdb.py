@@ -13,8 +13,17 @@ import re
 from pathlib import Path
 
 from cache.errors import Refused
-from stages.datasets.files import Tree, expected, lines, notes, require
-from stages.datasets.sample import About, Dataset, Sample, Split, build, refuse_mistakes, some
+from stages.datasets.files import Tree, expected, is_dir, lines, notes, own_file, require
+from stages.datasets.sample import (
+    About,
+    Dataset,
+    Sample,
+    Split,
+    build,
+    refuse_mistakes,
+    short,
+    some,
+)
 
 _CODES = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
 _SPLITS: dict[str, Split] = {"train": "train", "test": "test"}
@@ -44,7 +53,7 @@ def read(root: Path, *, images: str = "original") -> Dataset:
     require(root, (_LIST,), ABOUT)
     folder = f"basic/Image/{images}"
     _require_images(root, images)
-    listed = _read_list(root / _LIST)
+    listed = _read_list(own_file(root, _LIST))
     tree = Tree(root, "basic", "basic/Image", folder)
     there = set(tree.files(folder))
     refuse_mistakes(root, tree.mistakes)
@@ -67,8 +76,8 @@ def read(root: Path, *, images: str = "original") -> Dataset:
 
 
 def _require_images(root: Path, images: str) -> None:
-    if not (root / "basic/Image" / images).is_dir():
-        others = [name for name in _SUFFIX if (root / "basic/Image" / name).is_dir()]
+    if not is_dir(root / "basic/Image" / images):
+        others = [name for name in _SUFFIX if is_dir(root / "basic/Image" / name)]
         hint = f" There is {others[0]}: use --images {others[0]}." if others else ""
         raise Refused(f"There is no basic/Image/{images} in {root}.{hint}\n{expected(ABOUT)}")
 
@@ -85,7 +94,7 @@ def _read_list(table: Path) -> dict[str, str]:
             shape = '"train_00001.jpg 5" or "test_0001.jpg 4" with a code from 1 to 7'
             mistakes.append(f"line {number}: {line[:80]!a}, expected {shape}")
         elif match[1] in labels:
-            mistakes.append(f"line {number}: {match[1]}.jpg is listed twice")
+            mistakes.append(f"line {number}: {short(match[1])}.jpg is listed twice")
         else:
             labels[match[1]] = _CODES[int(match[2]) - 1]
     refuse_mistakes(table, mistakes)

@@ -90,7 +90,7 @@ def build(
     strange = sorted(labels - set(order))
     if strange:
         raise Refused(
-            f"The data set {name} has no class {', '.join(strange)}. Its classes: "
+            f"The data set {name} has no class {some(strange)}. Its classes: "
             f"{', '.join(order)}. For classes of your own use --dataset folder."
         )
     present = tuple(c for c in order if c in labels)
@@ -183,4 +183,14 @@ def some(names: list[str], count: int = 3) -> str:
     'a, b and 2 more'
     """
     more = f" and {len(names) - count} more" if len(names) > count else ""
-    return f"{', '.join(names[:count])}{more}"
+    return f"{', '.join(map(short, names[:count]))}{more}"
+
+
+def short(text: str, most: int = 200) -> str:
+    """The text, cut: what comes from a file may be of any length, and hold any character.
+
+    >>> short("endless", 3)
+    'end...'
+    """
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= most else f"{text[:most]}..."
