@@ -198,3 +198,22 @@ def test_split_keeps_proportions() -> None:
     ]
     tested = Counter(s.label for s in split_by_subject(samples) if s.split == "test")
     assert all(27 <= tested[label] <= 33 for label in "abc"), tested
+
+
+def test_what_is_left_out_is_said(folder: Path) -> None:
+    """Files that are no images by their names; images that a table does not name."""
+    (folder / "calm" / "0.heic").write_bytes(b"x")
+    (folder / "notes").mkdir()
+    (folder / "notes" / "readme.txt").write_text("no class")
+    notes = read("folder", folder).notes
+    assert notes == ("files that are no images by their names, left out: 1 (calm/0.heic)",)
+    (folder / "odd.png").write_bytes(b"x")
+    table = _table(
+        folder,
+        "calm/0.png,a,s1,train",
+        "tense/0.png,b,s2,test",
+        header="image,expression,subject,split",
+    )
+    assert read("folder", table).notes == (
+        "images that labels.csv does not name, left out: 1 (odd.png)",
+    )

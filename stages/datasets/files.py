@@ -18,7 +18,9 @@ from pathlib import Path, PurePosixPath
 from cache.errors import Refused
 from stages.datasets.sample import About, refuse_mistakes, short, some
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (
+    ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+)  # fmt: skip
 _NOT_OURS = frozenset({"thumbs.db", "desktop.ini"})
 _LONGEST = 4096
 """Characters in a path; no system takes more."""

@@ -51,7 +51,8 @@ def read_as(
 ) -> Dataset:
     """As `read`, under another name and with a fixed order of classes."""
     if is_file(root / "labels.csv"):
-        samples, remarks = _read_table(root, own_file(root, "labels.csv")), list[str]()
+        samples = _read_table(root, own_file(root, "labels.csv"))
+        remarks = _unnamed(root, samples)
     else:
         samples, remarks = _read_tree(root)
     if not samples:
@@ -112,6 +113,14 @@ def _parse_row(root: Path, row: dict[str, str]) -> tuple[Sample, Path]:
     return Sample(str(inside), path, label, subject, _SPLIT_FOLDERS.get(split)), place
 
 
+def _unnamed(root: Path, samples: list[Sample]) -> list[str]:
+    """A note on images that lie where the table's do and are not in it."""
+    named = {sample.image for sample in samples}
+    found = [image for folder in (".", "images") for image in _images(root, folder)]
+    left = [image.removeprefix("./") for image in found if root / image not in named]
+    return notes({"images that labels.csv does not name, left out": left})
+
+
 # --- folders ---
 
 
@@ -129,17 +138,21 @@ def _read_tree(root: Path) -> tuple[list[Sample], list[str]]:
         for name in _folders(root / level)
     }
     tree = Tree(root, *classes)  # a whole class may be a link to a folder elsewhere
-    samples = []
+    samples, others = [], list[str]()
     for folder, split in classes.items():
         label = folder.rpartition("/")[2]
         images = tree.files(folder, IMAGE_SUFFIXES)  # without any (a cache, notes) it is no class
         if images and not label.isprintable():
             tree.mistake(f"rename the folder {short(ascii(folder))}: the name is not plain text")
+        if images:
+            there = set(images)
+            others += [f"{folder}/{file}" for file in tree.files(folder) if file not in there]
         samples += [
             Sample(f"{folder}/{image}", root / folder / image, label, "", split) for image in images
         ]
     refuse_mistakes(root, tree.mistakes)
     found = {
+        "files that are no images by their names, left out": others,
         "folders beside train and test that hold images, left out": [
             name for name in beside if _images(root, name) or _deeper(root, name)
         ],
