@@ -72,6 +72,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for metrics.json and run.json")],
     scenario: Annotated[str | None, setting(TrainParams, "scenario", "--scenario")] = None,
     tasks: Annotated[int | None, setting(TrainParams, "tasks", "--tasks")] = None,
+    class_order: Annotated[str | None, setting(TrainParams, "class_order", "--class-order")] = None,
     uneven: Annotated[bool | None, setting(TrainParams, "uneven", "--uneven")] = None,
     iters: Annotated[int | None, setting(TrainParams, "iters", "--iters")] = None,
     batch_size: Annotated[int | None, setting(TrainParams, "batch_size", "--batch-size")] = None,
@@ -96,6 +97,7 @@ def train(
             "train": {
                 "scenario": scenario,
                 "tasks": tasks,
+                "class_order": class_order,
                 "uneven": uneven or None,
                 "iters": iters,
                 "batch_size": batch_size,

@@ -88,10 +88,13 @@ class ExtractParams(_Section):
 
 
 class TrainParams(_Section):
-    scenario: Literal["task", "class"] = "task"
-    """task: the task is known at test time; class: it is not"""
+    scenario: Literal["task", "class", "domain"] = "task"
+    """task: the task is known at test time; class: it is not, and all classes seen compete;
+    domain: every task has the same outputs"""
     tasks: int = Field(default=4, ge=1)
     """How many tasks the classes are cut into"""
+    class_order: str = "natural"
+    """natural (the data set's), a seed, or groups such as anger,happiness;sadness,surprise"""
     uneven: bool = False
     """Accept tasks of unequal size"""
     iters: int = Field(default=2000, ge=1)
@@ -102,6 +105,11 @@ class TrainParams(_Section):
     """Learning rate of Adam"""
     seeds: str = "0-2"
     """Seeds, as 0-2 or 0,3,7; each is one full run"""
+
+    @field_validator("class_order", mode="before")
+    @classmethod
+    def _order_as_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
     @field_validator("seeds", mode="before")
     @classmethod

@@ -16,8 +16,9 @@ from pipeline import results
 from pipeline.console import progress, say
 from pipeline.params import Params, TrainParams, parse_seeds
 from stages import strategies
+from stages.train.grouping import group_classes
 from stages.train.loop import figures, run
-from stages.train.scenario import Scenario, cut_classes, make_scenario
+from stages.train.scenario import Scenario, make_scenario
 from stages.train.strategy import Setup, heads_of
 from stages.train.view import Data
 
@@ -37,7 +38,7 @@ def train(
     options = read_options(strategy, {**params.options.get(strategy, {}), **given})
     results.refuse_taken(out, overwrite=overwrite)
     manifest, scenario, data = _load(cache, params.train, backbone, device)
-    _warn(scenario, params)
+    _warn(scenario, params, manifest.classes)
     _warn_of_leakage(manifest)
     with results.folder(out):
         runs = _run_seeds(strategy, options, params.train, manifest, scenario, data, device)
@@ -65,7 +66,9 @@ def _load(
             cache.side("label"),
             cache.split_rows("train"),
             cache.split_rows("test"),
-            cut_classes(manifest.classes, settings.tasks, uneven=settings.uneven),
+            group_classes(
+                manifest.classes, settings.tasks, settings.class_order, uneven=settings.uneven
+            ),
         )
         latents = torch.from_numpy(cache.bulk("float32")).to(device)
     return manifest, scenario, Data(latents, torch.from_numpy(scenario.targets).to(device))
@@ -130,7 +133,10 @@ def read_options(strategy: str, given: dict[str, Any]) -> Any:
         raise Refused(f"{strategy}: {where} {message} (got {mistake['input']!r}).") from None
 
 
-def _warn(scenario: Scenario, params: Params) -> None:
+def _warn(scenario: Scenario, params: Params, classes: tuple[str, ...]) -> None:
+    left = [name for name in classes if name not in scenario.class_order]
+    if left:
+        say(f"Note: --class-order leaves out {', '.join(left)}.")
     for index in scenario.single_class_tasks:
         name = scenario.tasks[index].classes[0]
         effect = "it is always answered right" if scenario.name == "task" else "nothing to choose"

@@ -8,13 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.errors import Refused
-from stages.train.scenario import (
-    Scenario,
-    average_floor,
-    cut_classes,
-    majority_floor,
-    make_scenario,
-)
+from stages.train.grouping import cut_classes, group_classes, shuffled
+from stages.train.scenario import Scenario, average_floor, majority_floor, make_scenario
 
 TABLE = [
     # classes, tasks, sizes
@@ -92,3 +87,49 @@ def test_floors_by_hand() -> None:
     assert [majority_floor(scenario, t) for t in scenario.tasks] == [0.75, 0.5]
     assert average_floor(scenario) == 0.625
     assert average_floor(_scenario(labels, list(range(4, 10)), "class")) == 0.375
+    # domain: outputs are "first of its task": 3/4 and 1/2 of the rows are b, d (second); a, c first
+    domain = _scenario(labels, list(range(4, 10)), "domain")
+    assert domain.outputs == 2
+    assert average_floor(domain) == (0.75 + 0.5) / 2
+
+
+def test_domain_incrementally_all_tasks_share_their_outputs() -> None:
+    domain = _scenario([0, 1, 2, 3] * 5, [0, 1, 2, 3], "domain")
+    assert [task.columns for task in domain.tasks] == [range(2), range(2)]
+    assert domain.targets[:4].tolist() == [1, 0, 1, 0]  # b a d c in groups (a b) (c d)
+    task = _scenario([0, 1, 2, 3] * 5, [0, 1, 2, 3], "task")
+    for one, other in zip(domain.tasks, task.tasks, strict=True):
+        assert np.array_equal(one.train_rows, other.train_rows)
+
+
+def test_class_orders() -> None:
+    names = [f"c{k}" for k in range(6)]
+    assert group_classes(names, 3, "natural", uneven=False) == cut_classes(names, 3, uneven=False)
+    seeded = group_classes(names, 3, "7", uneven=False)
+    assert [n for g in seeded for n in g] == shuffled(names, 7)
+    assert sorted(shuffled(names, 7)) == names
+    assert len({tuple(shuffled(names, seed)) for seed in range(20)}) > 15
+    assert group_classes(names, 9, "c5, c0; c1,c2", uneven=False) == [("c5", "c0"), ("c1", "c2")]
+
+
+@pytest.mark.parametrize(
+    ("order", "says"),
+    [
+        ("c0,c9", "there is no class c9"),
+        ("backwards", "natural, a seed, or groups such as c0,c1;c2,c3"),
+        ("c0,c1;", "natural, a seed, or groups"),
+        ("c0,c1;c1,c2", "names c1 more than once"),
+        ("c0,c1;c2", "task 2: c2. A task of one class"),
+    ],
+)
+def test_class_orders_that_do_not_fit(order: str, says: str) -> None:
+    with pytest.raises(Refused, match=says):
+        group_classes([f"c{k}" for k in range(6)], 3, order, uneven=False)
+
+
+def test_classes_in_no_group_are_in_no_task() -> None:
+    rows = np.arange(20)
+    scenario = make_scenario("class", "abcd", rows % 4, rows[4:], rows[:4], [("d",), ("b",)])
+    assert scenario.class_order == ("d", "b")
+    assert scenario.targets[:4].tolist() == [-1, 1, -1, 0]
+    assert sum(len(task.train_rows) for task in scenario.tasks) == 8

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cache.errors import Refused
 from stages import strategies
-from stages.train.buffer import Reservoir
+from stages.train.buffer import Balanced, Reservoir
 from stages.train.loop import figures, run
 from stages.train.losses import (
     hard_replay,
@@ -205,6 +205,34 @@ def test_reservoir_holds_rows_that_were_offered_once_each(capacity: int, offers:
     assert set(Counter(sample.targets.tolist()).values()) == {2}
 
 
+@given(
+    st.integers(1, 20),
+    st.lists(st.sampled_from("aaaaab"), min_size=1, max_size=120),
+)
+def test_a_balanced_buffer_shares_its_slots(capacity: int, stream: list[str]) -> None:
+    """No class has more than another, unless that other gave all it had; no slot is lost."""
+    buffer, random = Balanced(capacity, 1, "cpu"), generator(0, "slots")
+    seen: Counter[int] = Counter()
+    for k, name in enumerate(stream):
+        target = ord(name) - ord("a")
+        seen[target] += 1
+        row = Batch(torch.tensor([[float(k)]]), torch.tensor([target]), torch.tensor([0]))
+        buffer.offer(row, random)
+        stored = Counter(buffer.state()["targets"].tolist())
+        assert sum(stored.values()) == min(capacity, k + 1)
+        few, many = min(stored.values()), max(stored.values())
+        rare = min(stored, key=lambda t: stored[t])
+        assert many - few <= 1 or stored[rare] == seen[rare]
+    values = buffer.state()["latents"][:, 0].tolist()
+    assert len(set(values)) == len(values)
+    copy = Balanced(capacity, 1, "cpu")
+    copy.load_state(buffer.state())
+    more = Batch(torch.arange(30.0)[:, None], torch.arange(30) % 3, torch.zeros(30).long())
+    for both in (buffer, copy):
+        both.offer(more, generator(1, "slots"))
+    assert torch.equal(buffer.state()["latents"], copy.state()["latents"])
+
+
 def test_reservoir_is_uniform() -> None:
     """Each of 40 rows stays in 10 slots with probability 1/4 (5 sigma)."""
     kept: Counter[int] = Counter()
@@ -222,7 +250,7 @@ def test_reservoir_is_uniform() -> None:
 # --- the contract -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scenario_name", ["task", "class"])
+@pytest.mark.parametrize("scenario_name", ["task", "class", "domain"])
 @pytest.mark.parametrize("name", ALL)
 def test_learns_and_repeats_to_the_last_bit(name: str, scenario_name: Name) -> None:
     data, scenario = _world(scenario_name)
@@ -236,11 +264,12 @@ def test_learns_and_repeats_to_the_last_bit(name: str, scenario_name: Name) -> N
     entry = results[0]
     last = entry["accuracy_matrix"][-1]
     assert len(last) == 2
-    assert last[1] > 0.85  # what was learnt last is known
+    hard = scenario_name == "domain" and name in ("joint", "cumulative")  # both tasks at once
+    assert last[1] > (0.8 if hard else 0.85)  # what was learnt last is known
     if name == "joint":
         assert entry["accuracy_matrix"][0] == [None, None]
         assert entry["forgetting"] is None
-        assert min(last) > 0.85
+        assert min(last) > (0.8 if hard else 0.85)
     else:
         assert entry["accuracy_matrix"][0][0] > 0.85
         assert entry["forgetting"] is not None

@@ -12,9 +12,13 @@ from typing import ClassVar
 
 from stages.strategies import none
 from stages.train.strategy import Schedule
+from stages.train.view import TaskView
 
 Options = none.Options
 
 
 class Method(none.Method):
     schedule: ClassVar[Schedule] = "joint"
+
+    def iterations(self, task: TaskView) -> int:
+        return self.setup.iters * len(task.tasks)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stages.train.buffer import Reservoir
+from stages.train.buffer import POLICIES, Policy
 from stages.train.strategy import Setup, TopLearner
 from stages.train.view import TaskView
 
@@ -27,6 +27,8 @@ from stages.train.view import TaskView
 class Options:
     buffer_size: int = 1000
     """Latents that are stored."""
+    buffer_policy: Policy = "reservoir"
+    """reservoir: a uniform sample of all rows seen; balanced: as many of each class."""
 
     def __post_init__(self) -> None:
         if self.buffer_size < 1:
@@ -36,7 +38,7 @@ class Options:
 class Method(TopLearner):
     def __init__(self, setup: Setup, options: Options) -> None:
         super().__init__(setup)
-        self.buffer = Reservoir(options.buffer_size, setup.dim, setup.device)
+        self.buffer = POLICIES[options.buffer_policy](options.buffer_size, setup.dim, setup.device)
 
     def learn(self, task: TaskView) -> None:
         setup = self.setup

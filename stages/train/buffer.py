@@ -1,15 +1,24 @@
-"""Stored real latents: a uniform random sample of all rows seen, of fixed size."""
+"""Stored real latents: a sample of all rows seen, of fixed size."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from stages.train.view import Batch
 
+Policy = Literal["reservoir", "balanced"]
+
+
+def row_bytes(dim: int) -> int:
+    """Of a stored row: its latent (float32), target and task (int64 each)."""
+    return 4 * dim + 8 + 8
+
 
 class Reservoir:
-    """Vitter's algorithm R (1985) over rows, each offered once.
+    """A uniform sample of the rows seen: Vitter's algorithm R (1985), each row offered once.
 
     Memory is allocated once; a row is copied into its slot, so nothing else
     stays alive.  The task is kept with each row, so that it can be scored on
@@ -31,21 +40,27 @@ class Reservoir:
 
     @property
     def bytes(self) -> int:
-        """Of what is stored: latents, targets and tasks."""
-        row = self._latents.shape[1] * 4 + 8 + 8
-        return len(self) * row
+        """Of what is stored."""
+        return len(self) * row_bytes(self._latents.shape[1])
 
     def offer(self, batch: Batch, generator: torch.Generator) -> None:
-        """Let each row in with the probability that keeps the sample uniform."""
-        for k in range(len(batch.targets)):
-            slot = self._seen
-            if slot >= self.capacity:
-                slot = int(torch.randint(self._seen + 1, (1,), generator=generator))
+        """Let each row in with the probability that keeps the sample what it is to be."""
+        targets = batch.targets.tolist()
+        for k, task in enumerate(batch.tasks.tolist()):
+            slot = self._slot((task, targets[k]), generator)
             self._seen += 1
-            if slot < self.capacity:
+            if slot is not None:
                 self._latents[slot] = batch.latents[k]
-                self._targets[slot] = batch.targets[k]
-                self._tasks[slot] = batch.tasks[k]
+                self._targets[slot] = targets[k]
+                self._tasks[slot] = task
+
+    def _slot(self, kind: tuple[int, int], generator: torch.Generator) -> int | None:
+        """Where a row of this kind, (task, target), goes; None: nowhere."""
+        del kind
+        if self._seen < self.capacity:
+            return self._seen
+        slot = int(torch.randint(self._seen + 1, (1,), generator=generator))
+        return slot if slot < self.capacity else None
 
     def sample(self, count: int, generator: torch.Generator) -> Batch:
         """`count` rows, without repeats as far as there are enough.
@@ -76,3 +91,67 @@ class Reservoir:
         self._targets[:stored] = state["targets"]
         self._tasks[:stored] = state["tasks"]
         self._seen = int(state["seen"])
+
+
+Kind = tuple[int, int]
+"""(task, target): a class, in every scenario."""
+
+
+class Balanced(Reservoir):
+    """As equal a number of rows of each class as there were, uniform within a class.
+
+    Class-balancing reservoir sampling (Chrysakis & Moens, "Online Continual
+    Learning from Imbalanced Data", ICML 2020, algorithm 1): a row of a class
+    that never was the largest takes the place of one of the largest; a row of
+    another enters as in a reservoir of its class.
+    """
+
+    def __init__(self, capacity: int, dim: int, device: str) -> None:
+        super().__init__(capacity, dim, device)
+        self._slots: dict[Kind, list[int]] = {}
+        self._met: dict[Kind, int] = {}
+        self._full: set[Kind] = set()
+
+    def _slot(self, kind: Kind, generator: torch.Generator) -> int | None:
+        def draw(count: int) -> int:
+            return int(torch.randint(count, (1,), generator=generator))
+
+        self._met[kind] = self._met.get(kind, 0) + 1
+        mine = self._slots.setdefault(kind, [])
+        if self._seen < self.capacity:
+            mine.append(self._seen)
+            return self._seen
+        most = max(len(slots) for slots in self._slots.values())
+        largest = sorted(k for k, slots in self._slots.items() if len(slots) == most)
+        self._full.update(largest)
+        if kind not in self._full:
+            theirs = self._slots[largest[draw(len(largest))]]
+            mine.append(theirs.pop(draw(len(theirs))))
+            return mine[-1]
+        place = draw(self._met[kind])
+        return mine[place] if place < len(mine) else None
+
+    def state(self) -> dict[str, Tensor]:
+        kinds = sorted(self._met)
+        table = [[*kind, self._met[kind], kind in self._full] for kind in kinds]
+        slots = [slot for kind in kinds for slot in self._slots[kind]]
+        return super().state() | {
+            "kinds": torch.tensor(table, dtype=torch.int64).reshape(-1, 4),
+            "slots": torch.tensor(slots, dtype=torch.int64),
+            "counts": torch.tensor([len(self._slots[kind]) for kind in kinds]),
+        }
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        super().load_state(state)
+        rest = iter(state["slots"].tolist())
+        counts = state["counts"].long().tolist()
+        self._slots, self._met, self._full = {}, {}, set()
+        for (task, target, met, full), count in zip(state["kinds"].tolist(), counts, strict=True):
+            kind = (task, target)
+            self._slots[kind] = [next(rest) for _ in range(count)]
+            self._met[kind] = met
+            if full:
+                self._full.add(kind)
+
+
+POLICIES: dict[Policy, type[Reservoir]] = {"reservoir": Reservoir, "balanced": Balanced}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cache.errors import Refused
 from stages.train import metrics
 from stages.train.scenario import Scenario, Task, average_floor, majority_floor
-from stages.train.strategy import Strategy
+from stages.train.strategy import Schedule, Strategy
 from stages.train.view import Data, TaskView
 
 _EVALUATION_ROWS = 4096
@@ -38,9 +38,13 @@ def run(strategy: Strategy, data: Data, scenario: Scenario) -> Outcome:
     tasks = scenario.tasks
     matrix = np.full((len(tasks), len(tasks)), np.nan)
     untrained = _evaluate(strategy, data, scenario, len(tasks))
-    steps = [(task,) for task in tasks] if strategy.schedule == "sequential" else [tasks]
+    steps: dict[Schedule, list[tuple[Task, ...]]] = {
+        "sequential": [(task,) for task in tasks],
+        "cumulative": [tasks[: k + 1] for k in range(len(tasks))],
+        "joint": [tasks],
+    }
     seconds = 0.0
-    for step in steps:
+    for step in steps[strategy.schedule]:
         started = time.perf_counter()
         strategy.learn(TaskView(data, step))
         if data.latents.is_cuda:
@@ -59,11 +63,11 @@ def _evaluate(
     Class-incrementally only classes met so far can be answered, so a task
     that was not met has no meaningful accuracy: NaN.
     """
-    seen = range(scenario.tasks[learnt - 1].columns.stop)
+    seen = range(max(task.columns.stop for task in scenario.tasks[:learnt]))
     return np.array(
         [
             _accuracy(strategy, data, task, task.columns if scenario.name == "task" else seen)
-            if scenario.name == "task" or task.index < learnt
+            if scenario.name != "class" or task.index < learnt
             else np.nan
             for task in scenario.tasks
         ]

@@ -16,7 +16,7 @@ from stages.train.seeds import generator
 from stages.train.view import Batch, TaskView
 
 Column = Literal["latents", "crops"]
-Schedule = Literal["sequential", "joint"]
+Schedule = Literal["sequential", "cumulative", "joint"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Setup:
 
     @property
     def classes(self) -> int:
-        return self.heads[-1].stop
+        """Outputs of the network."""
+        return max(head.stop for head in self.heads)
 
     def random(self, *name: object) -> torch.Generator:
         """A random stream of this run, on the training device."""
@@ -57,7 +58,8 @@ class Strategy(Protocol):
     columns: ClassVar[tuple[Column, ...]]
     """What it reads."""
     schedule: ClassVar[Schedule]
-    """sequential: `learn` is called for each task; joint: once, with all tasks."""
+    """sequential: `learn` is called for each task; cumulative: for each, with the tasks before
+    it; joint: once, with all tasks."""
 
     def learn(self, task: TaskView) -> None: ...
 
@@ -95,13 +97,18 @@ class TopLearner:
         self._own_head = head_mask(setup.heads, setup.classes, torch.device(setup.device))
 
     def iterate(self, task: TaskView) -> Iterator[Batch]:
-        """The batches of a task, `iters` for each task that is learnt at once."""
+        """The batches of a task."""
         setup = self.setup
-        count = setup.iters * len(task.tasks)
+        count = self.iterations(task)
         stream = setup.random_cpu("batches", task.index, len(task.tasks))
         for batch in task.batches(count, setup.batch_size, stream):
             yield batch
             setup.tick()
+
+    def iterations(self, task: TaskView) -> int:
+        """In which a task is learnt."""
+        del task
+        return self.setup.iters
 
     def train_logits(self, *latents: Tensor) -> tuple[Tensor, ...]:
         """The top's answers with dropout, one pass over all: each (B_k, D) -> (B_k, classes)."""
@@ -110,7 +117,7 @@ class TopLearner:
 
     def real_loss(self, logits: Tensor, batch: Batch, task: TaskView) -> Tensor:
         """Cross entropy on real rows: each on its own head (task-incremental), or among
-        all classes seen (class-incremental).
+        all outputs seen (class- and domain-incremental).
 
         The LGR code scores every replayed sample on the first head; here each
         row carries its task.

@@ -1,0 +1,94 @@
+"""Samples added up, and the report that is made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypedDict
+
+from stages.train.sensors import GPU_MEMORY, GPU_UTILISATION, RSS
+
+
+class Figures(TypedDict):
+    """What one phase, or all of them, cost.  None: not measured, never nought."""
+
+    wall_seconds: float
+    cpu_seconds: float
+    """User and system, all threads of this process, without child processes."""
+    rss_peak_bytes: int | None
+    """Highest sample of the resident set."""
+    rss_growth_bytes: int | None
+    """Highest sample since the start of training over the value there; 0 where it fell."""
+    gpu_utilisation_percent: float | None
+    """Mean of the samples."""
+    gpu_memory_peak_bytes: int | None
+    """Highest sample of the whole device, all processes."""
+    gpu_allocated_peak_bytes: int | None
+    """Highest ever in torch's tensors; of the total only."""
+    samples: int
+
+
+class Report(TypedDict):
+    """Ready for JSON.  The phases, "other" among them, add up to the total."""
+
+    period_seconds: float
+    """Between two samples."""
+    synchronised: bool
+    """Nothing runs behind a phase: on the CPU, or the GPU was waited for at both its ends."""
+    sampling_cpu_seconds: float
+    """CPU time of the sampling itself; it is in the phases too."""
+    problems: list[str]
+    """Each sensor that failed, once."""
+    total: Figures
+    phases: dict[str, Figures]
+
+
+@dataclass(slots=True)
+class Tally:
+    """Running maxima and sums: a run of days takes no more room than one of seconds."""
+
+    samples: int = 0
+    rss_peak: float | None = None
+    rss_peak_since_mark: float | None = None
+    gpu_memory_peak: float | None = None
+    gpu_utilisation_sum: float = 0.0
+    gpu_utilisation_samples: int = 0
+
+    def add(self, readings: dict[str, float]) -> None:
+        """One sample: what the sensors that still work have read."""
+        self.samples += 1
+        rss = readings.get(RSS)
+        self.rss_peak = _higher(self.rss_peak, rss)
+        self.rss_peak_since_mark = _higher(self.rss_peak_since_mark, rss)
+        self.gpu_memory_peak = _higher(self.gpu_memory_peak, readings.get(GPU_MEMORY))
+        if (percent := readings.get(GPU_UTILISATION)) is not None:
+            self.gpu_utilisation_sum += percent
+            self.gpu_utilisation_samples += 1
+
+    def figures(self, wall: float, cpu: float, mark: float | None) -> Figures:
+        """`mark`: resident bytes at the start of training, None before."""
+        peak = self.rss_peak_since_mark
+        growth = None if mark is None or peak is None else max(peak - mark, 0.0)
+        return {
+            "wall_seconds": round(max(wall, 0.0), 6),
+            "cpu_seconds": round(max(cpu, 0.0), 6),
+            "rss_peak_bytes": whole(self.rss_peak),
+            "rss_growth_bytes": whole(growth),
+            "gpu_utilisation_percent": self._mean_utilisation(),
+            "gpu_memory_peak_bytes": whole(self.gpu_memory_peak),
+            "gpu_allocated_peak_bytes": None,
+            "samples": self.samples,
+        }
+
+    def _mean_utilisation(self) -> float | None:
+        count = self.gpu_utilisation_samples
+        return round(self.gpu_utilisation_sum / count, 2) if count else None
+
+
+def whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _higher(old: float | None, new: float | None) -> float | None:
+    if old is None or new is None:
+        return new if old is None else old
+    return max(old, new)
