@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,7 +26,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     The mode is the umask's (unlike `tempfile`, whose 0600 would lock team
     mates out of a shared cache).
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Random, not the process number: containers that share a disk share those.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         with temporary.open("wb") as handle:
             write(handle)
@@ -56,17 +58,28 @@ def sync_tree(folder: Path) -> None:
         sync(path)
 
 
-def put_in_place(new: Path, out: Path, aside: Path) -> None:
-    """Rename the folder `new` to `out`; what is there now waits in `aside` until that is done.
+def put_in_place(new: Path, out: Path, aside: Path | None) -> None:
+    """Rename the folder `new` to `out`, where nothing or an empty folder is.
 
-    Killed in between, nothing is lost: the old is in `aside`, the new in `new`.
+    With `aside`, what is there now waits in it until that is done: killed in
+    between, nothing is lost.
+
+    Raises:
+        OSError: without `aside`, something is there (the rename itself tells,
+            so that two processes cannot both believe that there is not).
     """
-    if out.exists():
-        shutil.rmtree(aside, ignore_errors=True)
+    moved = aside is not None and out.exists()
+    if aside is not None and moved:
         out.rename(aside)
-    new.rename(out)
+    try:
+        new.rename(out)
+    except OSError:
+        if aside is not None and moved and not out.exists():
+            aside.rename(out)
+        raise
     sync(out.parent)
-    shutil.rmtree(aside, ignore_errors=True)
+    if aside is not None and moved:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def tree_bytes(path: Path) -> int:

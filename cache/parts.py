@@ -15,6 +15,7 @@ before the finished cache is in its place.
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Iterable, Iterator
@@ -122,7 +123,9 @@ class Parts:
             raise ValueError(f"unit {unit} has at most {len(plan.rows_of(unit))} rows")
         plain = np.ascontiguousarray(rows, dtype=little_endian(plan.dtype))
         try:
-            write_atomically(self._part_path(unit), lambda handle: np.save(handle, plain))
+            buffer = io.BytesIO()  # numpy's own writing of files loses the reason of a failure
+            np.save(buffer, plain)
+            write_atomically(self._part_path(unit), lambda h: h.write(buffer.getbuffer()))
             write_json(self._record_path(unit), {"digests": hex_digests(plain), "note": note})
         except FileNotFoundError:
             raise self.overtaken() from None

@@ -44,6 +44,8 @@ def shard_rows_for(row_bytes: int) -> int:
     (256, 4096)
     """
     rows, most = _SHARD_ROWS
+    while rows > 16 and rows * row_bytes > 4 * _SHARD_BYTES:  # crops of a thousand pixels
+        rows //= 2
     while rows < most and 2 * rows * row_bytes <= _SHARD_BYTES:
         rows *= 2
     return rows

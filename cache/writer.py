@@ -6,6 +6,8 @@ rename, and a run that finds them all makes the cache again from them.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import shutil
 import uuid
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from cache.digest import column_digest, file_digest, row_digests
-from cache.errors import CacheDamagedError, CacheExistsError, CacheUnfinishedError
+from cache.errors import CacheDamagedError, CacheExistsError, CacheUnfinishedError, Refused
 from cache.files import put_in_place, sync_tree, write_json, write_json_lines
 from cache.fingerprint import Settings, differences
 from cache.parts import Parts
@@ -36,6 +38,9 @@ from cache.schema import (
     shard_rows_for,
 )
 from cache.store import Array, Bulk, store_writer
+
+_PUBLISHED = "published"
+"""In a scratch folder: its cache is about to be put in place, or has been."""
 
 
 @dataclass(frozen=True)
@@ -69,19 +74,55 @@ def publish(
     refuse_taken(parts.out, parts.plan.kind, overwrite=overwrite)
     refuse_missing(parts)
     folder = parts.scratch / f"cache-{uuid.uuid4().hex[:8]}"  # another process may do the same
+    aside = _beside(parts.scratch, "replaced") if overwrite else None
     try:
+        _refuse_full_disk(parts)
         folder.mkdir()
         manifest = _assemble(parts, content, store, folder, shard_rows)
         sync_tree(folder)
-        put_in_place(folder, parts.out, parts.scratch / "replaced")
-    except FileNotFoundError:
-        if parts.scratch.exists():
-            raise
-        raise parts.overtaken() from None
+        (parts.scratch / _PUBLISHED).touch()
+        put_in_place(folder, parts.out, aside)
+    except OSError:
+        done = _published(parts)
+        if done is not None:  # by another process, from the same parts
+            return done
+        if not parts.scratch.exists():
+            raise parts.overtaken() from None
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # nothing, unless it was not put in place
-    shutil.rmtree(parts.scratch, ignore_errors=True)
+    _remove(parts.scratch)
     return manifest
+
+
+def _beside(scratch: Path, word: str) -> Path:
+    """A new name that `scratch_folders` finds."""
+    return scratch.with_name(f"{scratch.name}.{word}-{uuid.uuid4().hex[:8]}")
+
+
+def _remove(scratch: Path) -> None:
+    """Only the process whose rename succeeds deletes: two that walk one folder would meet."""
+    gone = _beside(scratch, "done")
+    with contextlib.suppress(OSError):
+        scratch.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def _published(parts: Parts) -> Manifest | None:
+    """What another process has put in the place of `out`, if it is what these parts make."""
+    try:
+        found = read_manifest(parts.out)
+    except Refused:
+        return None
+    return found if found.fingerprint == parts.plan.fingerprint else None
+
+
+def _refuse_full_disk(parts: Parts) -> None:
+    """HDF5 does not survive a disk that fills up while a file is open."""
+    plan = parts.plan
+    needed = plan.rows * int(np.prod(plan.row_shape)) * np.dtype(plan.dtype).itemsize
+    if shutil.disk_usage(parts.scratch).free < needed:
+        raise OSError(errno.ENOSPC, f"No room for {needed / 1e6:.0f} MB", str(parts.scratch))
 
 
 def refuse_missing(parts: Parts) -> None:
@@ -220,5 +261,9 @@ def existing_match(
             "Add --overwrite to replace it, or choose another --out."
         )
     for leftover in scratch_folders(out, found.fingerprint):
-        shutil.rmtree(leftover, ignore_errors=True)  # of a run that was killed after its rename
+        # Of a run that was killed after its rename; work that still goes on is left alone.
+        if ".done-" in leftover.name or ".replaced-" in leftover.name:
+            shutil.rmtree(leftover, ignore_errors=True)
+        elif (leftover / _PUBLISHED).exists():
+            _remove(leftover)
     return found

@@ -54,6 +54,8 @@ def crop_settings(params: Params) -> CropSettings:
 def prepare_crops(params: Params, *, download: bool = False) -> CropWork:
     """The data set, every image of it read once for its digest."""
     dataset = read_dataset(params, download=download)
+    if params.crop.face_crop == "box" and not any(s.box for s in dataset.samples):
+        raise Refused(f"The data set {dataset.name} states no face boxes for --face-crop box.")
     with progress("read", dataset.size, "images") as tick:
         return prepare(dataset, crop_settings(params), tick)
 
@@ -62,7 +64,7 @@ def crop(params: Params, out: Path, how: How) -> None:
     """Make the crop cache `out`, or this run's share of it."""
     work = prepare_crops(params, download=how.download)
     if how.retry_failed:
-        retry(work, params.store, out, how)
+        retry(work, out, how)
         return
     wanted = work.fingerprinted
     if existing_match(out, "crops", wanted, params.store, overwrite=how.overwrite) is not None:
@@ -77,7 +79,7 @@ def _make(work: CropWork, store: str, out: Path, how: How, again: Cache | None =
     note_others(parts)
     units = how.units(parts)
     todo = parts.todo(units)
-    with bars() as shown, tidy(parts):
+    with bars() as shown, tidy(parts, how):
         tick = bar(shown, "crop", parts, units, todo)
         with Cropper(work, parts, workers=how.workers, tick=tick, again=again) as cropper:
             for _ in cropper.units(todo):
@@ -90,7 +92,7 @@ def _make(work: CropWork, store: str, out: Path, how: How, again: Cache | None =
     summaries.finished(out, manifest, cropper.made, time.time() - started)
 
 
-def retry(work: CropWork, store: str, out: Path, how: How) -> None:
+def retry(work: CropWork, out: Path, how: How) -> None:
     """Crop again what failed in the finished cache `out`.
 
     Raises:
@@ -107,7 +109,7 @@ def retry(work: CropWork, store: str, out: Path, how: How) -> None:
             )
             return
         _refuse_other_changes(work, old)
-        _make(work, store, out, how, again=old)
+        _make(work, old.manifest.store, out, how, again=old)
 
 
 def _refuse_other_changes(work: CropWork, old: Cache) -> None:
@@ -140,7 +142,7 @@ def check(params: Params, crops: Path, how: How) -> None:
     if root is not None and root.is_dir():
         work = prepare_crops(params)
         if how.retry_failed:
-            retry(work, params.store, crops, how)
+            retry(work, crops, how)
         with Cache(crops) as cache:
             cache.expect("crops", work.fingerprinted)
         return
@@ -158,7 +160,8 @@ def refuse_otherwise(params: Params, found: Settings, crops: Path) -> None:
     """
     said = params.crop.model_dump(include=params.crop.model_fields_set, exclude_none=True)
     crop = found.get("crop", {})
-    lines = differences({"crop": said}, {"crop": {key: crop.get(key) for key in said}})
+    said = {key: value for key, value in said.items() if key in crop}  # the others decide nothing
+    lines = differences({"crop": said}, {"crop": {key: crop[key] for key in said}})
     if "name" in params.dataset.model_fields_set:
         name = found.get("dataset", {}).get("name")
         lines += differences({"dataset": params.dataset.name}, {"dataset": name})
@@ -169,7 +172,7 @@ def refuse_otherwise(params: Params, found: Settings, crops: Path) -> None:
 
 def finalize(params: Params, out: Path, store: str | None, *, overwrite: bool) -> None:
     """Make the crop cache of the units that --shard runs have made; reads no image."""
-    if summaries.finished_already(out):
+    if summaries.finished_already(out, "crops"):
         return
     started = time.time()
     parts = unfinished(out, "crops")

@@ -47,13 +47,14 @@ def extract(params: Params, crops: Path, out: Path, how: How) -> None:
     settings = RootSettings(tap, asked.activation, asked.normalize, asked.dtype)
     missing = not crops.exists() or (crops.is_dir() and not any(crops.iterdir()))
     work = crop_room.prepare_crops(params, download=how.download) if missing else None
+    before = None if missing else read_manifest(crops).fingerprint
     if work is None:
         crop_room.check(params, crops, how)
     are, size = _crops_to_be(work) if work is not None else _crops_there(crops)
     dim = cost(tap, size).dim
     weights = load(tap, asked.weights, asked.weights_seed)
     parts = Parts(out, latent_plan(are, settings, weights, dim, params.store))
-    overwrite = how.overwrite or (how.retry_failed and _only_crops_differ(out, parts))
+    overwrite = how.overwrite or (how.retry_failed and _retried(out, parts, before))
     wanted = parts.plan.settings
     if existing_match(out, "latents", wanted, params.store, overwrite=overwrite) is not None:
         summaries.nothing_to_do(out)
@@ -77,13 +78,11 @@ def _crops_there(crops: Path) -> tuple[CropsAre, int]:
         return crops_are(cache), cache.manifest.columns["crops"].shape[1]
 
 
-def _only_crops_differ(out: Path, parts: Parts) -> bool:
-    """The latents at `out` are of the same root, but of crops that --retry-failed replaced."""
-    if not (out / MANIFEST).is_file():
+def _retried(out: Path, parts: Parts, before: str | None) -> bool:
+    """The latents at `out` are these, but of the crops as they were before --retry-failed."""
+    if not (out / MANIFEST).is_file() or before in (None, parts.plan.settings["crops"]):
         return False
-    found = read_manifest(out)
-    lines = differences(parts.plan.settings, found.settings)
-    return all(line.startswith("crops:") for line in lines)
+    return read_manifest(out).settings == {**parts.plan.settings, "crops": before}
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,11 @@ class _Run:
         started = time.time()
         units = self.how.units(self.parts)
         todo = self.parts.todo(units)
-        with bars() as shown, tidy(self.parts), self._source(shown, units) as (source, missing):
+        with (
+            bars() as shown,
+            tidy(self.parts, self.how),
+            self._source(shown, units) as (source, missing),
+        ):
             tick = bar(shown, f"extract {self.settings.tap.name}", self.parts, units, todo)
             extractor = Extractor(
                 self.parts,
@@ -129,7 +132,7 @@ class _Run:
         missing = parts.todo(units)
         tick = bar(shown, "crop", parts, units, missing)
         with (
-            tidy(parts),
+            tidy(parts, self.how),
             Cropper(self.work, parts, workers=self.how.workers, tick=tick) as cropper,
         ):
             yield cropper, missing
@@ -149,7 +152,7 @@ class _Run:
 def finalize(params: Params, crops: Path, out: Path, store: str | None, *, overwrite: bool) -> None:
     """Make the latent cache of the units that --shard runs have made, and the crop cache
     where they have made that too; reads no image."""
-    if summaries.finished_already(out):
+    if summaries.finished_already(out, "latents"):
         return
     started = time.time()
     parts = unfinished(out, "latents")

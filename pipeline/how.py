@@ -63,12 +63,13 @@ def bar(shown: Bars, title: str, parts: Parts, units: Sequence[int], todo: Seque
 
 
 @contextmanager
-def tidy(parts: Parts) -> Iterator[None]:
-    """A refusal before the first unit leaves nothing behind."""
+def tidy(parts: Parts, how: How) -> Iterator[None]:
+    """A refusal before the first unit leaves nothing behind, unless other jobs may be there."""
     try:
         yield
     except Refused:
-        parts.discard_if_empty()
+        if how.shard is None:
+            parts.discard_if_empty()
         raise
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cache.errors import CacheExistsError
+from cache.errors import CacheExistsError, Refused
 from cache.reader import Cache
 from pipeline import crops as crop_room
 from pipeline.console import progress, say, summary
 from pipeline.how import How
 from pipeline.params import Params
-from stages.extract.pretrain import PretrainSettings
+from stages.extract.pretrain import WITH_PRETRAIN_ROWS, PretrainSettings
 from stages.extract.pretrain import pretrain as train
 
 
@@ -24,6 +24,11 @@ def pretrain(
     if out.exists() and not overwrite:
         raise CacheExistsError(f"{out} exists already: add --overwrite, or choose another --out.")
     if not crops.exists():
+        if params.dataset.name not in WITH_PRETRAIN_ROWS:
+            raise Refused(
+                f"The data set {params.dataset.name} keeps no images aside for the root. These "
+                f"do: {', '.join(WITH_PRETRAIN_ROWS)}."
+            )
         say(f"There are no crops at {crops} yet: making them first.")
         crop_room.crop(params, crops, how)
     else:

@@ -7,7 +7,7 @@ from typing import Any
 
 from cache.files import tree_bytes
 from cache.parts import Parts
-from cache.schema import MANIFEST, Manifest, scratch_folders
+from cache.schema import MANIFEST, Manifest, read_manifest, scratch_folders
 from pipeline.console import bytes_text, say, summary
 
 _WORDS = {
@@ -22,9 +22,18 @@ def nothing_to_do(out: Path) -> None:
     say(f"{out} is finished already and is what was asked for: nothing to do.")
 
 
-def finished_already(out: Path) -> bool:
+def _unsearched(manifest: Manifest) -> bool:
+    """No face was looked for (of latents: as it seems)."""
+    if manifest.kind == "crops":
+        return bool(manifest.settings["crop"]["face_crop"] == "off")
+    images = manifest.info.images
+    return images["found"] == 0 and images["whole"] + images["failed"] == sum(images.values())
+
+
+def finished_already(out: Path, kind: str) -> bool:
     """Says so if `out` is a finished cache and no other work on it is under way."""
     there = (out / MANIFEST).is_file() and not scratch_folders(out)
+    there = there and read_manifest(out).kind == kind
     if there:
         say(f"{out} is finished already.")
     return there
@@ -46,7 +55,7 @@ def finished(out: Path, manifest: Manifest, made: int, seconds: float | None) ->
     images = manifest.info.images
     total = sum(images.values())
     rows: dict[str, Any] = {"images": total}
-    if images["whole"] + images["failed"] == total and images["found"] == 0:
+    if _unsearched(manifest):
         rows["whole images"] = images["whole"]
     else:
         rows["faces found"] = f"{images['found']} ({100 * images['found'] / total:.1f} %)"

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -396,3 +397,47 @@ def test_no_link_leads_out_of_an_hdf5_file(tmp_path: Path, rows: np.ndarray) -> 
         file["label"] = h5py.ExternalLink(str(tmp_path / "secret" / "data.h5"), "/label")
     with pytest.raises(Refused, match="no array inside the file"):
         Cache(tmp_path / "c")
+
+
+def test_two_that_finish_at_once_leave_one_whole_cache(
+    tmp_path: Path, store: str, rows: np.ndarray
+) -> None:
+    """Neither loses anything, whichever comes first."""
+    for trial in range(12):
+        out = tmp_path / f"c{trial}"
+        make(out, store, rows, stop_after=3)
+        parts = unfinished(out, "latents")
+        n = len(rows)
+        side = {name: np.zeros(n, dtype=np.int16) for name in ("label", "subject", "split")}
+        content = Content(side, [{"row": k} for k in range(n)], ("a", "b"), Info(dataset="d"), {})
+
+        def finish(parts: Parts = parts, content: Content = content) -> None:
+            with contextlib.suppress(CacheExistsError):  # told that it came too late
+                publish(parts, content, store=store, overwrite=False)
+
+        jobs = [threading.Thread(target=finish) for _ in range(3)]
+        for job in jobs:
+            job.start()
+        for job in jobs:
+            job.join()
+        with Cache(out) as cache:
+            assert np.array_equal(cache.bulk(), rows)
+        assert not scratch_folders(out)
+
+
+def test_work_on_a_replacement_is_left_alone(tmp_path: Path, store: str, rows: np.ndarray) -> None:
+    make(tmp_path / "c", store, rows)
+    make(tmp_path / "c", store, rows, overwrite=True, stop_after=2)
+    assert existing_match(tmp_path / "c", "latents", SETTINGS, store, overwrite=False) is not None
+    assert make(tmp_path / "c", store, rows, overwrite=True) == [2]
+
+
+def test_a_full_disk_is_told_before_the_store_is_made(
+    tmp_path: Path, store: str, rows: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=10)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: usage)
+        with pytest.raises(OSError, match="No room"):
+            make(tmp_path / "c", store, rows)
+    assert make(tmp_path / "c", store, rows) == []

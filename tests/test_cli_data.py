@@ -103,7 +103,9 @@ def test_retry_failed(here: Run, folder: Path, tmp_path: Path) -> None:
     assert "Error" in listed
     rows = json.loads(here("cache", "samples", crops, "--status", "failed", "--json").stdout)
     assert [row["id"] for row in rows] == ["calm/broken.png"]
-    assert "unchanged: nothing to retry" in _ok(here(*words, "--retry-failed"))
+    text = _ok(here(*words, "--retry-failed"))
+    assert "unchanged: nothing to retry" in text
+    assert "nothing to do" in text
     broken.write_bytes(good)
     assert here(*words).returncode == 2  # another data set now, which is said
     (folder / "calm" / "1.png").write_bytes(good)
@@ -129,6 +131,38 @@ def test_retried_latents_are_those_of_a_whole_run(here: Run, folder: Path, tmp_p
                  tmp_path / "a" / "r", "--retry-failed")  # fmt: skip
     assert other.returncode == 2
     assert "root.backbone" in other.stderr
+
+
+def test_retry_replaces_only_latents_of_the_crops_that_it_mended(
+    here: Run, folder: Path, drawn: Path, tmp_path: Path
+) -> None:
+    root = ("--backbone", "resnet18", "--weights", "random", "--face-crop", "off")
+    mine = tmp_path / "mine"
+    _ok(here("extract", "--dataset", "drawn", "--root", drawn, *root, "--limit", "20",
+             "--out", mine / "r"))  # fmt: skip
+    before = (mine / "r" / "manifest.json").read_bytes()
+    broken = folder / "calm" / "broken.png"
+    broken.write_bytes(b"")
+    other = tmp_path / "other" / "crops"
+    _ok(here("crop", "--root", folder, "--face-crop", "off", "--out", other))
+    broken.write_bytes((folder / "calm" / "0.png").read_bytes())
+    done = here("extract", "--root", folder, *root, "--crops", other, "--out", mine / "r",
+                "--retry-failed")  # fmt: skip
+    assert done.returncode == 2
+    assert (mine / "r" / "manifest.json").read_bytes() == before
+
+
+def test_settings_that_decide_nothing_are_not_compared(
+    here: Run, drawn: Path, tmp_path: Path
+) -> None:
+    """face_crop: off, as YAML reads it, with a margin that then means nothing."""
+    params = tmp_path / "p.yaml"
+    params.write_text("crop: {margin: 0.3, size: 40, face_crop: off}\n")
+    words = ("crop", "--dataset", "drawn", "--root", drawn, "--params", params, "--limit", "16")
+    _ok(here(*words, "--shard", "0/1", "--out", tmp_path / "c"))
+    _ok(here("crop", "finalize", "--params", params, "--out", tmp_path / "c"))
+    assert here("crop", "--dataset", "drawn", "--root", drawn, "--face-crop", "box", "--out",
+                tmp_path / "b").returncode == 2  # fmt: skip
 
 
 def test_the_papers_mnist_run(here: Run, tmp_path: Path) -> None:

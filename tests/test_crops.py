@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cache.errors import Refused
+from cache.errors import CacheDamagedError, Refused
 from cache.parts import Parts, unfinished
 from cache.reader import Cache
+from cache.schema import shard_rows_for
 from stages.datasets import read
 from stages.datasets.sample import Dataset, Sample, build
 from stages.extract import cropper as room
@@ -194,3 +195,22 @@ def test_what_is_written_behind_is_in_order_and_fails_aloud() -> None:
 
     with pytest.raises(OSError, match="disk full"), Behind() as writer:
         writer.do(fail)
+
+
+def test_labels_in_a_scratch_folder_are_bound_to_the_fingerprint(
+    drawn: Path, tmp_path: Path
+) -> None:
+    work = crop_work(read("drawn", drawn), face_crop="off")
+    parts = Parts(tmp_path / "c", work.plan("zarr", 64))
+    with Cropper(work, parts, workers=1, tick=nothing) as cropper:
+        for _ in cropper.units(parts.plan.units):
+            pass
+    table = parts.scratch / "samples.jsonl"
+    table.write_text(table.read_text().replace('"anger"', '"fear"'))
+    with pytest.raises(CacheDamagedError, match="is not that of the data set"):
+        publish_crops(parts, store="zarr", overwrite=False, started=0.0)
+
+
+def test_large_crops_have_small_units() -> None:
+    assert shard_rows_for(1024 * 1024 * 3) == 16
+    assert shard_rows_for(100 * 100 * 3) == 256

@@ -114,6 +114,7 @@ HOSTILE = {
         encoded(Image.fromarray(np.full((4, 4), 1 << 20, dtype=np.int32)), "TIFF"),
         "16 bits",
     ),
+    "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
     "script": (b"#!/bin/sh\ntouch owned\n", "not an image"),
     "html": (b"<!doctype html><title>404</title>", "not an image"),
 }

@@ -164,3 +164,12 @@ def test_the_table_names_imagenets_members() -> None:
 def test_weights_that_there_are_none_of(name: str, weights: str, says: str) -> None:
     with pytest.raises(Refused, match=says):
         check_names(Tap(name, "x"), weights)
+
+
+def test_whole_numbers_are_no_weights(tmp_path: Path) -> None:
+    """A quantised file would give latents without meaning."""
+    state = random_network(choose("resnet18", None), 0).state_dict()
+    whole = {name: tensor.to(torch.int8) for name, tensor in state.items()}
+    save_file(whole, tmp_path / "q8.safetensors")
+    with pytest.raises(Refused, match="dequantise"):
+        load(choose("resnet18", None), str(tmp_path / "q8.safetensors"), 0)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cache.digest import bytes_digest, file_digest, text_digest
-from cache.errors import Refused
+from cache.errors import CacheDamagedError, Refused
 from cache.fingerprint import canonical_json
 from cache.parts import Parts, Plan
 from cache.provenance import provenance
@@ -55,6 +55,7 @@ class CropWork:
                 "subject": sample.subject,
                 "split": sample.split,
                 "file": digest,
+                **({"stated_box": sample.box} if self.settings.face_crop == "box" else {}),
             }
             for row, (sample, digest) in enumerate(
                 zip(self.dataset.samples, self.digests, strict=True)
@@ -72,22 +73,26 @@ def prepare(
         for found in pool.map(_digests, blocks):
             digests += found
             tick(len(found))
-    boxed = settings.face_crop == "box"
-    rows = [
-        [s.id, digest, s.label, s.subject, s.split, *([s.box] if boxed else [])]
-        for s, digest in zip(dataset.samples, digests, strict=True)
-    ]
-    fingerprinted = {
+    fingerprinted: dict[str, Any] = {
         "kind": "crops",
         "dataset": {
             "name": dataset.name,
             "rows": dataset.size,
             "classes": list(dataset.classes),
-            "digest": text_digest(canonical_json({"rows": rows})),
+            "digest": "",
         },
         "crop": settings.fingerprinted(),
     }
-    return CropWork(dataset, settings, tuple(digests), fingerprinted)
+    work = CropWork(dataset, settings, tuple(digests), fingerprinted)
+    fingerprinted["dataset"]["digest"] = rows_digest(work.rows())
+    return work
+
+
+def rows_digest(rows: list[dict[str, Any]]) -> str:
+    """Of a data set: everything in its sample table that decides a cache, and the files' bytes."""
+    keys = ("id", "file", "label", "subject", "split", "stated_box")
+    listed = [[row[key] for key in keys if key in row] for row in rows]
+    return text_digest(canonical_json({"rows": listed}))
 
 
 def _digests(samples: Sequence[Sample]) -> list[str]:
@@ -123,6 +128,11 @@ def publish_crops(parts: Parts, *, store: str, overwrite: bool, started: float) 
         parts.discard()
         raise Refused(f"None of the {len(status)} images can be used; first: {reasons[0]}.")
     table = parts.samples()
+    if rows_digest(table) != parts.plan.settings["dataset"]["digest"]:
+        raise CacheDamagedError(
+            f"The sample table in {parts.scratch} is not that of the data set: it was changed or "
+            "damaged. Delete that folder and run the crop or extract command again."
+        )
     side = {"status": status, "box": boxes, **sample_columns(table, parts.plan.classes)}
     samples = (
         {**sample, "status": Status(int(s)).name.lower(), "reason": reason}

@@ -10,6 +10,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 100_000_000
 """Larger images are refused: a few kilobytes can unpack to many gigabytes."""
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
+"""Decoded here and by nothing else: for EPS, Pillow would start another program."""
 MAX_BYTES = 256_000_000
 """Larger files are not even read."""
 
@@ -32,7 +34,7 @@ def decode(data: bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of bombs and odd metadata: what matters is raised
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise UndecodableError(f"{image.width} x {image.height} pixels are too many")
                 image.load()

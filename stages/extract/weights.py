@@ -186,6 +186,8 @@ def _filled(tap: Tap, state: dict[str, Tensor], source: str) -> nn.Module:
                 f"{source} does not fit {tap.name}: {name} is {tuple(state[name].shape)}, "
                 f"expected {tuple(tensor.shape)}."
             )
+        if name in state and tensor.is_floating_point() and not state[name].is_floating_point():
+            raise Refused(f"{source}: {name} holds {state[name].dtype}; dequantise the file first.")
     chosen = {
         name: state[name].to(tensor.dtype) if name in state else torch.zeros((), dtype=torch.int64)
         for name, tensor in needed.items()
