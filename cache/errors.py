@@ -7,7 +7,7 @@ what to do next.  The command line prints it and leaves with exit code 2.
 
 
 class Refused(Exception):
-    """The request cannot be carried out as asked; nothing was written or lost."""
+    """The request cannot be carried out as asked; nothing that was finished is lost."""
 
 
 class CacheMissingError(Refused, FileNotFoundError):

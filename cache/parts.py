@@ -9,8 +9,9 @@
 
 A unit counts as done when its record is there and its rows have the digests
 that the record says.  Two processes that make the same unit write the same
-files; a unit made twice is the same unit.  Nothing here is ever deleted
-before the finished cache is in its place.
+files; a unit made twice is the same unit.  A finished unit is
+deleted only when the finished cache is in its place, or when no image of the
+set can be used.
 """
 
 from __future__ import annotations
