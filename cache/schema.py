@@ -100,6 +100,8 @@ class Info(BaseModel):
     backbone: str = ""
     weights: str = ""
     """In words, as tables show it."""
+    root_macs: int | None = None
+    """Multiply-accumulates of the root for one crop."""
     pretrained: bool = False
     trained_on: TrainedOn | None = None
     """None: of a random root, and of a file that does not say."""

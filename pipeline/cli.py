@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
-from pipeline import cli_data, cli_extract
+from cache.errors import Refused
+from pipeline import cli_data, cli_extract, cli_sweep
 from pipeline import options as o
 from pipeline.console import Guarded
 from pipeline.options import setting
-from pipeline.params import DrawParams, TrainParams, resolve
+from pipeline.params import DrawParams, TrainParams, resolve, trace
+from pipeline.show_config import config_text, with_strategy
 
 app = typer.Typer(
     cls=Guarded,
@@ -73,14 +75,39 @@ def train(
     scenario: Annotated[str | None, setting(TrainParams, "scenario", "--scenario")] = None,
     tasks: Annotated[int | None, setting(TrainParams, "tasks", "--tasks")] = None,
     class_order: Annotated[str | None, setting(TrainParams, "class_order", "--class-order")] = None,
-    uneven: Annotated[bool | None, setting(TrainParams, "uneven", "--uneven")] = None,
+    uneven: Annotated[bool | None, setting(TrainParams, "uneven", "--uneven/--no-uneven")] = None,
     iters: Annotated[int | None, setting(TrainParams, "iters", "--iters")] = None,
     batch_size: Annotated[int | None, setting(TrainParams, "batch_size", "--batch-size")] = None,
     lr: Annotated[float | None, setting(TrainParams, "lr", "--lr")] = None,
     seeds: Annotated[str | None, setting(TrainParams, "seeds", "--seeds")] = None,
+    protocol: Annotated[str | None, setting(TrainParams, "protocol", "--protocol")] = None,
+    validation: Annotated[float | None, setting(TrainParams, "validation", "--validation")] = None,
+    evaluate_on: Annotated[str | None, setting(TrainParams, "evaluate_on", "--evaluate-on")] = None,
+    early_stopping: Annotated[
+        int | None, setting(TrainParams, "early_stopping", "--early-stopping")
+    ] = None,
+    period: Annotated[float | None, setting(TrainParams, "period", "--period")] = None,
     backbone: Annotated[str | None, typer.Option(help="Refuse a cache of another backbone")] = None,
+    crops: Annotated[
+        Path | None, typer.Option(help="Crop cache, which nr, dgr and dgr+d read")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Weights of the root, for nr, dgr and dgr+d: a FILE, or a name; needed only where "
+            "the cache's root came from a file"
+        ),
+    ] = None,
+    tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard's logs")] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on after the last task that an interrupted run finished"),
+    ] = False,
     device: o.Device = "auto",
+    threads: o.Threads = None,
+    preset: o.Preset = None,
     params: o.ParamsFile = None,
+    show_config: o.ShowConfig = False,
     overwrite: o.Overwrite = False,
 ) -> None:
     """Learn the tasks one after the other from cached latents, once for each seed.
@@ -88,34 +115,33 @@ def train(
     A strategy's own options are given like the others, for example --strategy lr
     --buffer-size 500; lgr-pipe strategies lists them.
     """
+    options = locals()
+    own = _extra_options(context.args)
+    fields = {field: options[field] for field in TrainParams.model_fields}
+    resolved = trace(params, {"train": fields}, preset)
+    if show_config:
+        typer.echo(config_text(with_strategy(resolved, strategy, own) if strategy else resolved))
+        return
+    if resume and overwrite:
+        raise Refused(
+            "--resume goes on with what an earlier run left in --out, --overwrite replaces it: "
+            "give one of them."
+        )
     from pipeline import device as devices
     from pipeline import stage_two
 
-    settings = resolve(
-        params,
-        {
-            "train": {
-                "scenario": scenario,
-                "tasks": tasks,
-                "class_order": class_order,
-                "uneven": uneven or None,
-                "iters": iters,
-                "batch_size": batch_size,
-                "lr": lr,
-                "seeds": seeds,
-            }
-        },
-    )
-    stage_two.train(
-        settings,
-        strategy,
-        cache,
-        out,
-        backbone=backbone,
-        given=_extra_options(context.args),
+    how = stage_two.TrainHow(
+        given=own,
         device=devices.choose(device),
+        backbone=backbone,
+        crops=crops,
+        weights=weights,
+        tensorboard=tensorboard,
+        threads=threads,
+        resume=resume,
         overwrite=overwrite,
     )
+    stage_two.train(resolved.params, strategy, cache, out, how)
 
 
 def _extra_options(words: list[str]) -> dict[str, str]:
@@ -133,17 +159,26 @@ def _extra_options(words: list[str]) -> dict[str, str]:
     return given
 
 
-@app.command()
-def strategies() -> None:
-    """List the strategies, with a line on each and its own options."""
-    from stages import strategies as room
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
+    cli_sweep.sweep
+)
 
-    for name in room.names():
-        module = room.module(name)
-        typer.echo(f"{name:8} {(module.__doc__ or '').splitlines()[0]}")
-        defaults = module.Options()
-        for field in module.Options.__dataclass_fields__:
-            typer.echo(f"{'':10}--{field.replace('_', '-')} (default {getattr(defaults, field)})")
+
+@app.command()
+def strategies(
+    backbone: Annotated[str, typer.Option(help="Count costs for latents of this root")] = "vgg16",
+    classes: Annotated[int, typer.Option(min=1, help="Classes")] = 8,
+    tasks: Annotated[int | None, setting(TrainParams, "tasks", "--tasks")] = None,
+    iters: Annotated[int | None, setting(TrainParams, "iters", "--iters")] = None,
+    batch_size: Annotated[int | None, setting(TrainParams, "batch_size", "--batch-size")] = None,
+) -> None:
+    """List the strategies: what each reads, keeps and computes, and its own options."""
+    from pipeline.strategy_list import Case, listing
+
+    given = {"tasks": tasks, "iters": iters, "batch_size": batch_size}
+    train = resolve(None, {"train": given}).train
+    case = Case(backbone, classes, min(train.tasks, classes), train.iters, train.batch_size)
+    typer.echo(listing(case))
 
 
 @app.command()

@@ -11,7 +11,15 @@ from pydantic import BaseModel
 from cache.errors import Refused
 from pipeline import options as o
 from pipeline.how import How, cores, parse_shard
-from pipeline.params import CropParams, DatasetParams, ExtractParams, Params, resolve
+from pipeline.params import (
+    CropParams,
+    DatasetParams,
+    ExtractParams,
+    PretrainParams,
+    Resolved,
+    trace,
+)
+from pipeline.show_config import config_text
 
 Action = Annotated[
     str | None,
@@ -34,14 +42,14 @@ def _finalizing(action: str | None) -> bool:
     return action == "finalize"
 
 
-def _settings(params: Path | None, given: dict[str, Any]) -> Params:
+def _settings(given: dict[str, Any], sections: dict[str, type[BaseModel]] = _SECTIONS) -> Resolved:
     """Of a command's options, which are named like the fields of the settings."""
-    sections: dict[str, Any] = {
+    fields: dict[str, Any] = {
         name: {field: given.get(field) for field in model.model_fields}
-        for name, model in _SECTIONS.items()
+        for name, model in sections.items()
     }
-    sections["dataset"]["name"] = given["dataset"]
-    return resolve(params, {**sections, "store": given["store"]})
+    fields["dataset"]["name"] = given["dataset"]
+    return trace(given["params"], {**fields, "store": given["store"]}, given["preset"])
 
 
 def crop(
@@ -63,7 +71,9 @@ def crop(
     workers: o.Workers = None,
     shard: o.Shard = None,
     retry_failed: o.RetryFailed = False,
+    preset: o.Preset = None,
     params: o.ParamsFile = None,
+    show_config: o.ShowConfig = False,
     overwrite: o.Overwrite = False,
 ) -> None:
     """Find the faces (dlib) and cut them out: images -> crop cache.
@@ -74,10 +84,13 @@ def crop(
     For an array of jobs: --shard 0/4, 1/4, 2/4, 3/4 (wherever they run, with the same --out), then
     lgr-pipe crop finalize --out CACHE.
     """
-    options = locals()
+    resolved = _settings(locals())
+    if show_config:
+        typer.echo(config_text(resolved))
+        return
     from pipeline import crops
 
-    settings = _settings(params, options)
+    settings = resolved.params
     if _finalizing(action):
         crops.finalize(settings, out, store, overwrite=overwrite)
         return
@@ -130,7 +143,9 @@ def extract(
     shard: o.Shard = None,
     retry_failed: o.RetryFailed = False,
     device: o.Device = "auto",
+    preset: o.Preset = None,
     params: o.ParamsFile = None,
+    show_config: o.ShowConfig = False,
     overwrite: o.Overwrite = False,
 ) -> None:
     """Run a frozen backbone once over the crops: crop cache -> latent cache.
@@ -141,13 +156,16 @@ def extract(
     For an array of jobs: --shard 0/4, 1/4, 2/4, 3/4 (wherever they run, with the same --out), then
     lgr-pipe extract finalize --out CACHE.
     """
-    options = locals()
+    resolved = _settings(locals())
+    if show_config:
+        typer.echo(config_text(resolved))
+        return
     from pipeline import device as devices
     from pipeline import extraction
 
     if root is not None and not root.is_dir() and not download:
         raise Refused(f"There is no folder {root}.")
-    settings = _settings(params, options)
+    settings = resolved.params
     crops = crops or out.parent / "crops"
     if _finalizing(action):
         extraction.finalize(settings, crops, out, store, overwrite=overwrite)
@@ -171,10 +189,12 @@ def pretrain(
         Path | None,
         typer.Option(help="Crop cache; made first if missing", show_default="crops, beside --out"),
     ] = None,
-    iters: Annotated[int, typer.Option(min=1, help="Iterations")] = 1000,
-    batch_size: Annotated[int, typer.Option(min=1, help="Crops in a batch")] = 32,
-    lr: Annotated[float, typer.Option(min=1e-9, max=1.0, help="Learning rate of Adam")] = 1e-3,
-    seed: Annotated[int, typer.Option(min=0, help="Seed")] = 0,
+    iters: Annotated[int | None, o.setting(PretrainParams, "iters", "--iters")] = None,
+    batch_size: Annotated[
+        int | None, o.setting(PretrainParams, "batch_size", "--batch-size")
+    ] = None,
+    lr: Annotated[float | None, o.setting(PretrainParams, "lr", "--lr")] = None,
+    seed: Annotated[int | None, o.setting(PretrainParams, "seed", "--seed")] = None,
     dataset: o.Dataset = None,
     root: o.RootFolder = None,
     split_seed: o.SplitSeed = None,
@@ -182,7 +202,9 @@ def pretrain(
     store: o.Store = None,
     workers: o.Workers = None,
     device: o.Device = "auto",
+    preset: o.Preset = None,
     params: o.ParamsFile = None,
+    show_config: o.ShowConfig = False,
     overwrite: o.Overwrite = False,
 ) -> None:
     """Train the small root (lenet) on the images that are held out for it.
@@ -190,11 +212,14 @@ def pretrain(
     The MNIST and CIFAR sets hold 10,000 training images out (split "pretrain"), as the paper does.
     Then: lgr-pipe extract --backbone lenet --weights FILE.
     """
+    resolved = _settings(locals(), {"dataset": DatasetParams, "pretrain": PretrainParams})
+    if show_config:
+        typer.echo(config_text(resolved))
+        return
     from pipeline import device as devices
     from pipeline import pretraining
 
-    sections = {"dataset": {"name": dataset, "root": root, "split_seed": split_seed}}
-    settings = resolve(params, {**sections, "store": store})
+    settings = resolved.params
     if backbone != "lenet":
         raise Refused(
             f"--backbone {backbone}: only lenet is trained here; the others come trained."
@@ -204,7 +229,7 @@ def pretrain(
         crops or out.parent / "crops",
         out,
         How(workers or cores(), device=devices.choose(device), download=download),
-        given={"iters": iters, "batch_size": batch_size, "lr": lr, "seed": seed},
+        given=settings.pretrain.model_dump(),
         overwrite=overwrite,
     )
 

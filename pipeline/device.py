@@ -26,3 +26,14 @@ def choose(wanted: str) -> str:
     elif wanted != "cpu":
         raise Refused(f"--device must be auto, cpu or cuda, got {wanted!r}.")
     return wanted
+
+
+_MACS_A_THREAD = 150_000_000
+"""Of an iteration: below, a second thread costs more waiting than it saves (measured on two
+cores: BENCH)."""
+
+
+def threads_for(macs: int) -> int:
+    """Threads of the processor for iterations of so many multiply-accumulates: one for small
+    networks, torch's own choice for large ones."""
+    return 1 if macs < _MACS_A_THREAD else torch.get_num_threads()

@@ -51,9 +51,9 @@ def extract(params: Params, crops: Path, out: Path, how: How) -> None:
     if work is None:
         crop_room.check(params, crops, how)
     are, size = _crops_to_be(work) if work is not None else _crops_there(crops)
-    dim = cost(tap, size).dim
+    of_root = cost(tap, size)
     weights = load(tap, asked.weights, asked.weights_seed)
-    parts = Parts(out, latent_plan(are, settings, weights, dim, params.store))
+    parts = Parts(out, latent_plan(are, settings, weights, of_root, params.store))
     overwrite = how.overwrite or (how.retry_failed and _retried(out, parts, before))
     wanted = parts.plan.settings
     if existing_match(out, "latents", wanted, params.store, overwrite=overwrite) is not None:

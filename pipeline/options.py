@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel
 
+from pipeline import presets
 from pipeline.params import CropParams, DatasetParams, ExtractParams, Params
 
 
@@ -22,6 +23,34 @@ def setting(section: type[BaseModel], field: str, *names: str, shown: str | None
 ParamsFile = Annotated[
     Path | None,
     typer.Option("--params", help="Settings file; options given here override it"),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        metavar="NAME",
+        help="Settings of a published study, which --params and options override: "
+        + ", ".join(presets.names()),
+    ),
+]
+
+
+def _waive(context: typer.Context, value: bool) -> bool:
+    """Nothing is required of a command that only shows its settings."""
+    if value:
+        for parameter in context.command.params:
+            parameter.required = False
+    return value
+
+
+ShowConfig = Annotated[
+    bool,
+    typer.Option(
+        "--show-config",
+        is_eager=True,  # before the check of what is required
+        callback=_waive,
+        help="Only print the settings, as YAML for --params, and where each comes from",
+    ),
 ]
 Dataset = Annotated[str | None, setting(DatasetParams, "name", "--dataset")]
 RootFolder = Annotated[Path | None, setting(DatasetParams, "root", "--root")]
@@ -80,6 +109,10 @@ RetryFailed = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU where there is one")]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="Threads of the processor", show_default="chosen for the work"),
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace what an earlier run wrote to --out")
 ]

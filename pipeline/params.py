@@ -1,4 +1,4 @@
-"""Settings: defaults, overridden by params.yaml, overridden by the command line.
+"""Settings: defaults, overridden by a preset, by params.yaml, and by the command line.
 
 The models below are the only place where a default or a limit is written;
 `--help` shows them from here.
@@ -6,13 +6,22 @@ The models below are the only place where a default or a limit is written;
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from cache.errors import Refused
+from pipeline import presets
 from stages import strategies
 
 Option = int | float | str | bool
@@ -68,6 +77,17 @@ class CropParams(_Section):
         return "off" if value is False else value  # what YAML makes of a bare off
 
 
+class PretrainParams(_Section):
+    iters: int = Field(default=1000, ge=1)
+    """Iterations"""
+    batch_size: int = Field(default=32, ge=1)
+    """Crops in a batch"""
+    lr: float = Field(default=1e-3, gt=0, le=1)
+    """Learning rate of Adam"""
+    seed: int = Field(default=0, ge=0)
+    """Seed"""
+
+
 class ExtractParams(_Section):
     backbone: str = "vgg16"
     """The root: vgg16, alexnet, resnet18, mobilenet_v2, lenet, or any torchvision classifier
@@ -105,6 +125,18 @@ class TrainParams(_Section):
     """Learning rate of Adam"""
     seeds: str = "0-2"
     """Seeds, as 0-2 or 0,3,7; each is one full run"""
+    protocol: Literal["corrected", "released"] = "corrected"
+    """corrected is right; released repeats what the LGR code does where that changes results:
+    replayed rows of nr and lr on the first head, and its rule for their buffer"""
+    validation: float = Field(default=0.0, ge=0, lt=1, allow_inf_nan=False)
+    """Share of each class's training rows that is held out for choosing; never test rows"""
+    evaluate_on: Literal["test", "validation"] = "test"
+    """What the accuracies are of; validation needs --validation above 0"""
+    early_stopping: int = Field(default=0, ge=0)
+    """End a task after so many checks, one each 50 iterations, without a better accuracy on its
+    validation rows (0: never); needs --validation above 0"""
+    period: float = Field(default=0.1, gt=0, le=60, allow_inf_nan=False)
+    """Seconds between two samples of memory and GPU"""
 
     @field_validator("class_order", mode="before")
     @classmethod
@@ -119,13 +151,28 @@ class TrainParams(_Section):
             parse_seeds(text)
         return text
 
+    @model_validator(mode="after")
+    def _validation_rows(self) -> Self:
+        asks = {
+            "evaluate_on: validation": self.evaluate_on == "validation",
+            f"early_stopping: {self.early_stopping}": self.early_stopping > 0,
+        }
+        needing = [ask for ask, is_asked in asks.items() if is_asked]
+        if needing and self.validation == 0:
+            raise ValueError(
+                f"{' and '.join(needing)} cannot be done without validation rows: set validation "
+                "above 0, for example --validation 0.1"
+            )
+        return self
+
 
 class Params(_Section):
-    """The whole of params.yaml."""
+    """The whole of params.yaml, but for `preset`."""
 
     dataset: DatasetParams = DatasetParams()
     draw: DrawParams = DrawParams()
     crop: CropParams = CropParams()
+    pretrain: PretrainParams = PretrainParams()
     extract: ExtractParams = ExtractParams()
     store: Literal["zarr", "hdf5"] = "zarr"
     """How caches are stored: zarr (a folder) or hdf5 (one file)"""
@@ -170,26 +217,52 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-def resolve(path: Path | None, overrides: dict[str, Any]) -> Params:
-    """Defaults, then the file, then what the command line gave (None: not given).
+Sources = dict[tuple[Any, ...], str]
+"""(section, field) or ("options", strategy, option) -> what gave the value; no defaults."""
+
+COMMAND_LINE = "command line"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Settings, and what gave each."""
+
+    params: Params
+    sources: Sources
+    preset: tuple[str, str] | None = None
+    """Name and source of the preset, where there was one."""
+
+
+def resolve(path: Path | None, overrides: dict[str, Any], preset: str | None = None) -> Params:
+    """The settings alone; see `trace`."""
+    return trace(path, overrides, preset).params
+
+
+def trace(path: Path | None, overrides: dict[str, Any], preset: str | None = None) -> Resolved:
+    """Defaults, then the preset (this one, or else the file's `preset:`), then the file, then
+    what the command line gave (None: not given).
 
     Raises:
-        Refused: no such file, or mistakes in it or on the command line, all named at once.
+        Refused: no such file or preset, or mistakes in the file or on the command line, all
+            named at once.
     """
-    merged = _load(path) if path is not None else {}
-    for section, values in overrides.items():
-        if isinstance(values, dict):
-            given = {key: value for key, value in values.items() if value is not None}
-            under = merged.get(section)
-            merged[section] = {**(under if isinstance(under, dict) else {}), **given}
-        elif values is not None:
-            merged[section] = values
+    loaded = _load(path) if path is not None else {}
+    named = loaded.pop("preset", None)
+    name = _preset(named, path) if preset is None else preset
+    chosen = presets.load(name) if name is not None else None
+    merged: dict[str, Any] = {}
+    sources: Sources = {}
+    if chosen is not None:
+        _lay(merged, chosen.settings, f"preset {name}", sources)
+    _lay(merged, loaded, _shown(path), sources)
+    _lay(merged, _given(overrides), COMMAND_LINE, sources)
     try:
-        return Params.model_validate(merged)
+        params = Params.model_validate(merged)
     except ValidationError as error:
         lines = "\n  ".join(_sentence(mistake) for mistake in error.errors())
         source = f"{path} or the command line" if path is not None else "the command line"
         raise Refused(f"Settings that cannot be used, from {source}:\n  {lines}") from None
+    return Resolved(params, sources, (name, chosen.source) if name and chosen else None)
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -197,11 +270,56 @@ def _load(path: Path) -> dict[str, Any]:
         loaded = yaml.safe_load(path.read_bytes())
     except OSError as error:
         raise Refused(f"{path} cannot be read: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a day 2024-99-99
         raise Refused(f"{path} is no YAML: {error}") from None
     if not isinstance(loaded, dict):
         raise Refused(f"{path} must hold sections such as dataset: and train:.")
     return loaded
+
+
+def _preset(named: Any, path: Path | None) -> str | None:
+    if named is not None and named not in presets.names():
+        raise Refused(f"{path}: preset must be one of {', '.join(presets.names())}, got {named!r}.")
+    return None if named is None else str(named)
+
+
+def _given(overrides: dict[str, Any]) -> dict[str, Any]:
+    """What is not None; sections of which nothing was given are left out."""
+    given = {}
+    for section, value in overrides.items():
+        if isinstance(value, dict):
+            value = {key: one for key, one in value.items() if one is not None} or None
+        if value is not None:
+            given[section] = value
+    return given
+
+
+def _lay(
+    under: dict[str, Any],
+    over: dict[Any, Any],
+    source: str,
+    sources: Sources,
+    path: tuple[Any, ...] = (),
+) -> None:
+    """Lay values over others in place: sections, and options of a strategy, are joined.
+
+    A section in which nothing stands takes nothing away.
+    """
+    for key, value in over.items():
+        here = (*path, key)
+        if isinstance(value, dict) and len(here) < 3:
+            below = under.get(key)
+            under[key] = below = below if isinstance(below, dict) else {}
+            _lay(below, value, source, sources, here)
+        elif value is not None or path:
+            under[key] = value
+            sources[here] = source
+
+
+def _shown(path: Path | None) -> str:
+    """A file's name, on one line whatever it is."""
+    text = str(path)
+    return text if text.isprintable() else ascii(text)
 
 
 def _sentence(mistake: Any) -> str:
@@ -209,4 +327,6 @@ def _sentence(mistake: Any) -> str:
     message = mistake["msg"].removeprefix("Value error, ")
     if mistake["type"] == "extra_forbidden":
         return f"{where}: there is no such setting"
+    if isinstance(mistake["input"], dict) and mistake["type"] == "value_error":
+        return f"{where}: {message}"  # of several settings together
     return f"{where}: {message} (got {mistake['input']!r})"

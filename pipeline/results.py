@@ -8,6 +8,7 @@ import platform
 import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +18,38 @@ from cache.errors import CacheExistsError
 from cache.files import write_json
 from cache.provenance import versions
 from cache.schema import Manifest
+from pipeline.checkpoints import Checkpoints
 from pipeline.console import command_line
 from pipeline.params import TrainParams
+from pipeline.run_files import (
+    ACCURACY_MATRIX,
+    CURVE,
+    FILES,
+    PREDICTIONS,
+    write_accuracy_matrix,
+    write_curve,
+    write_predictions,
+)
+from pipeline.seed_runs import Arrays
 from stages.train.scenario import Scenario
+from stages.train.tally import Figures
 
-METRICS, RUN = "metrics.json", "run.json"
+METRICS, RUN, LOG, CHECKPOINTS = "metrics.json", "run.json", "log.jsonl", "checkpoints"
 
 
-def refuse_taken(out: Path, *, overwrite: bool) -> None:
+def refuse_taken(out: Path, *, overwrite: bool, resume: bool) -> None:
     """A folder with results is kept unless `overwrite`; one with other things always.
 
     Raises:
         CacheExistsError: `out` is taken.
+        Refused: there is nothing to resume, or it would have to be chosen how to go on.
     """
     if not out.exists():
         return
     if not out.is_dir():
         raise CacheExistsError(f"{out} exists already and is no folder: choose another --out.")
     names = sorted(p.name for p in out.iterdir() if not p.name.endswith(".tmp"))
-    strange = [name for name in names if name not in (METRICS, RUN)]
+    strange = [name for name in names if name not in FILES]
     if strange:
         raise CacheExistsError(
             f"{out} exists already and holds other things ({strange[0]}): choose another --out."
@@ -45,6 +59,18 @@ def refuse_taken(out: Path, *, overwrite: bool) -> None:
             f"{out} holds the results of a finished run: add --overwrite to replace them, "
             "or choose another --out."
         )
+    if CHECKPOINTS in names and not overwrite and not resume:
+        raise CacheExistsError(
+            f"{out} holds a run that was not finished: go on with --resume, or start anew with "
+            "--overwrite."
+        )
+
+
+def clear(out: Path, checkpoints: Checkpoints) -> None:
+    """Remove what an earlier run left; metrics.json first: its presence says finished."""
+    for name in (METRICS, *(n for n in FILES if n not in (METRICS, CHECKPOINTS))):
+        (out / name).unlink(missing_ok=True)
+    checkpoints.clear()
 
 
 @contextmanager
@@ -59,64 +85,88 @@ def folder(out: Path) -> Iterator[None]:
             out.rmdir()
 
 
-def metrics(
-    strategy: str,
-    manifest: Manifest,
-    scenario: Scenario,
-    train: TrainParams,
-    runs: list[dict[str, Any]],
+def study(
+    strategy: str, manifest: Manifest, scenario: Scenario, train: TrainParams
 ) -> dict[str, Any]:
-    """The content of metrics.json: fractions, seconds, bytes."""
-    accuracies = [entry["average_accuracy"] for entry in runs]
+    """The first part of metrics.json: what was run on what."""
+    info = manifest.info
     return {
         "strategy": strategy,
-        "dataset": manifest.info.dataset,
-        "backbone": manifest.info.backbone,
-        "weights": manifest.info.weights,
+        "dataset": info.dataset,
+        "backbone": info.backbone,
+        "weights": info.weights,
         "scenario": scenario.name,
+        "protocol": train.protocol,
+        "evaluated_on": train.evaluate_on,
+        "validation": train.validation,
         "tasks": len(scenario.tasks),
         "class_order": list(scenario.class_order),
         "task_classes": [list(task.classes) for task in scenario.tasks],
+        "task_train_rows": [len(task.train_rows) for task in scenario.tasks],
+        "task_test_rows": [len(task.test_rows) for task in scenario.tasks],
         "single_class_tasks": scenario.single_class_tasks,
         "cache_fingerprint": manifest.fingerprint,
         "cache_content": manifest.content,
+        "cache_rows": manifest.rows,
+        "latent_dim": manifest.columns[manifest.bulk].shape[1],
+        "root_macs": info.root_macs,
         "iters": train.iters,
         "batch_size": train.batch_size,
         "lr": train.lr,
+    }
+
+
+def summary(runs: list[dict[str, Any]], load: Figures) -> dict[str, Any]:
+    """The second part: one entry a seed, and what is read first."""
+    accuracies = [entry["average_accuracy"] for entry in runs]
+    return {
         "average_accuracy_mean": statistics.fmean(accuracies),
         "average_accuracy_sd": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
+        "load": load,
         "runs": runs,
     }
 
 
-def write(
-    out: Path,
-    found: dict[str, Any],
-    *,
-    options: dict[str, Any],
-    train: TrainParams,
-    cache: Path,
-    device: str,
-) -> None:
-    """run.json, then metrics.json: its presence says that the run is finished."""
-    for leftover in out.glob(".*.tmp"):  # of a run that was killed here
-        leftover.unlink()
-    (out / METRICS).unlink(missing_ok=True)
-    about = {
-        "command": command_line(),
+def deciding(found: dict[str, Any], options: Any, train: TrainParams) -> dict[str, Any]:
+    """All that decides the figures of a seed: what a run that is resumed must agree in.  The
+    seeds are not among it: more of them may be asked for."""
+    settings = train.model_dump(mode="json", exclude={"seeds", "period"})
+    return {
         "strategy": found["strategy"],
-        "options": options,
+        "options": asdict(options),
+        "train": settings,
+        "cache": found["cache_fingerprint"],
+        "content": found["cache_content"],
+    }
+
+
+def about(options: Any, train: TrainParams, cache: Path, device: str) -> dict[str, Any]:
+    """How it was run: run.json."""
+    return {
+        "command": command_line(),
+        "options": asdict(options),
         "train": train.model_dump(mode="json"),
         "cache": str(cache),
-        "cache_fingerprint": found["cache_fingerprint"],
-        "cache_content": found["cache_content"],
+        "cache_bytes": sum(p.stat().st_size for p in cache.rglob("*") if p.is_file()),
         "device": device,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "platform": platform.platform(),
         "versions": versions(),
     }
-    write_json(out / RUN, about)
+
+
+def write(out: Path, found: dict[str, Any], answers: list[Arrays], about: dict[str, Any]) -> None:
+    """Everything else first, metrics.json last: its presence says that the run is finished."""
+    for leftover in out.glob(".*.tmp"):  # of a run that was killed here
+        leftover.unlink()
+    runs = found["runs"]
+    write_accuracy_matrix(out / ACCURACY_MATRIX, runs, found["scenario"])
+    write_curve(out / CURVE, runs)
+    seeds = {entry["seed"]: arrays for entry, arrays in zip(runs, answers, strict=True)}
+    write_predictions(out / PREDICTIONS, seeds, found["class_order"])
+    same = ("strategy", "cache_fingerprint", "cache_content")
+    write_json(out / RUN, {**about, **{name: found[name] for name in same}})
     write_json(out / METRICS, found)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -13,98 +14,161 @@ from cache.errors import CacheMismatchError, Refused
 from cache.reader import Cache
 from cache.schema import Manifest
 from pipeline import results
+from pipeline.checkpoints import Checkpoints
 from pipeline.console import progress, say
+from pipeline.events import Events
+from pipeline.image_root import load_images
 from pipeline.params import Params, TrainParams, parse_seeds
+from pipeline.seed_runs import Arrays, Entry, SeedRuns
 from stages import strategies
 from stages.train.grouping import group_classes
-from stages.train.loop import figures, run
+from stages.train.meter import Meter
 from stages.train.scenario import Scenario, make_scenario
-from stages.train.strategy import Setup, heads_of
+from stages.train.strategy import Images, Setup, heads_of
+from stages.train.validation import hold_out
 from stages.train.view import Data
+from stages.train.watch import Watch
 
 
-def train(
-    params: Params,
-    strategy: str,
-    cache: Path,
-    out: Path,
-    *,
-    backbone: str | None,
-    given: dict[str, str],
-    device: str,
-    overwrite: bool,
-) -> None:
+@dataclass(frozen=True)
+class TrainHow:
+    """What is given on the command line and decides no figure."""
+
+    given: dict[str, str]
+    """The strategy's own options, as text."""
+    device: str
+    backbone: str | None = None
+    """Refuse a cache of another backbone."""
+    crops: Path | None = None
+    """Crop cache, for strategies that work on images."""
+    weights: str | None = None
+    """Weights of the root for them: a FILE, or a name."""
+    tensorboard: Path | None = None
+    threads: int | None = None
+    """Of the processor; None: as many as pay for themselves."""
+    resume: bool = False
+    overwrite: bool = False
+
+
+def train(params: Params, strategy: str, cache: Path, out: Path, how: TrainHow) -> None:
     """Run `strategy` for each seed over one resident cache and write the results to `out`."""
-    options = read_options(strategy, {**params.options.get(strategy, {}), **given})
-    results.refuse_taken(out, overwrite=overwrite)
-    manifest, scenario, data = _load(cache, params.train, backbone, device)
-    _warn(scenario, params, manifest.classes)
-    _warn_of_leakage(manifest)
+    options = read_options(strategy, {**params.options.get(strategy, {}), **how.given})
+    module = strategies.module(strategy)
+    results.refuse_taken(out, overwrite=how.overwrite, resume=how.resume)
+    with Meter(params.train.period, how.device) as meter, meter.phase("load"):
+        loaded = _load(cache, params.train, how, module)
+    _warn(loaded.scenario, params, loaded.manifest.classes)
+    _warn_of_leakage(loaded.manifest)
+    found = results.study(strategy, loaded.manifest, loaded.scenario, params.train)
+    checkpoints = Checkpoints(
+        out / results.CHECKPOINTS, results.deciding(found, options, params.train)
+    )
     with results.folder(out):
-        runs = _run_seeds(strategy, options, params.train, manifest, scenario, data, device)
-        found = results.metrics(strategy, manifest, scenario, params.train, runs)
-        results.write(
-            out, found, options=asdict(options), train=params.train, cache=cache, device=device
-        )
+        if how.resume:
+            checkpoints.refuse_other()
+        else:
+            results.clear(out, checkpoints)
+        with Events(out / results.LOG, resume=how.resume, tensorboard=how.tensorboard) as events:
+            runs = _run_seeds(module, options, params.train, loaded, checkpoints, events, how)
+        found |= results.summary([entry for entry, _ in runs], meter.report()["total"])
+        about = results.about(options, params.train, cache, how.device)
+        results.write(out, found, [arrays for _, arrays in runs], about)
     say(results.sentence(found, out))
 
 
-def _load(
-    path: Path, settings: TrainParams, backbone: str | None, device: str
-) -> tuple[Manifest, Scenario, Data]:
-    """The cache's tasks and all its latents, on the device, every row checked."""
+@dataclass(frozen=True)
+class _Loaded:
+    manifest: Manifest
+    scenario: Scenario
+    data: Data
+    images: Images | None
+
+
+def _load(path: Path, settings: TrainParams, how: TrainHow, module: ModuleType) -> _Loaded:
+    """The cache's tasks and all its latents, on the device, every row checked; the crops and
+    the root as well where the strategy works on images."""
     with Cache(path) as cache:
         cache.expect("latents")
         manifest = cache.manifest
-        if backbone is not None and manifest.info.backbone != backbone:
+        if how.backbone is not None and manifest.info.backbone != how.backbone:
             raise CacheMismatchError(
-                f"{path} holds latents of {manifest.info.backbone}, --backbone asks for {backbone}."
+                f"{path} holds latents of {manifest.info.backbone}, "
+                f"--backbone asks for {how.backbone}."
             )
-        scenario = make_scenario(
-            settings.scenario,
-            manifest.classes,
-            cache.side("label"),
-            cache.split_rows("train"),
-            cache.split_rows("test"),
-            group_classes(
-                manifest.classes, settings.tasks, settings.class_order, uneven=settings.uneven
-            ),
-        )
-        latents = torch.from_numpy(cache.bulk("float32")).to(device)
-    return manifest, scenario, Data(latents, torch.from_numpy(scenario.targets).to(device))
+        scenario = _scenario(cache, settings)
+        values = cache.bulk("float32")
+        images = crops = None
+        if "crops" in module.Method.columns:
+            images, crops = load_images(cache, values, how.crops, how.weights, how.device)
+    latents = torch.from_numpy(values).to(how.device)
+    data = Data(latents, torch.from_numpy(scenario.targets).to(how.device), crops)
+    return _Loaded(manifest, scenario, data, images)
+
+
+def _scenario(cache: Cache, settings: TrainParams) -> Scenario:
+    """With `--validation`, some training rows are put aside; with `--evaluate-on validation`
+    they are what accuracies are of, and no test row is in any task."""
+    manifest, labels = cache.manifest, cache.side("label")
+    train, test = cache.split_rows("train"), cache.split_rows("test")
+    aside = None
+    if settings.validation:
+        train, aside = hold_out(train, labels, cache.side("subject"), settings.validation)
+        if settings.evaluate_on == "validation":
+            test = aside
+    groups = group_classes(
+        manifest.classes, settings.tasks, settings.class_order, uneven=settings.uneven
+    )
+    return make_scenario(settings.scenario, manifest.classes, labels, train, test, groups, aside)
 
 
 def _run_seeds(
-    strategy: str,
+    module: ModuleType,
     options: Any,
     settings: TrainParams,
-    manifest: Manifest,
-    scenario: Scenario,
-    data: Data,
-    device: str,
-) -> list[dict[str, Any]]:
-    """One entry of `runs` for each seed."""
-    method = strategies.module(strategy).Method
+    loaded: _Loaded,
+    checkpoints: Checkpoints,
+    events: Events,
+    how: TrainHow,
+) -> list[tuple[Entry, Arrays]]:
+    """One entry of `runs`, and the predictions, for each seed."""
+    manifest, scenario, data = loaded.manifest, loaded.scenario, loaded.data
+
+    def setup(seed: int, watch: Watch) -> Setup:
+        return Setup(
+            dim=data.latents.shape[1],
+            heads=heads_of(scenario),
+            scenario=scenario.name,
+            iters=settings.iters,
+            batch_size=settings.batch_size,
+            lr=settings.lr,
+            seed=seed,
+            device=how.device,
+            unit_range=manifest.info.value_range == (0.0, 1.0),
+            protocol=settings.protocol,
+            early_stopping=settings.early_stopping,
+            images=loaded.images,
+            watch=watch,
+        )
+
     seeds = parse_seeds(settings.seeds)
     total = settings.iters * len(scenario.tasks) * len(seeds)
-    runs = []
-    with progress(f"train {strategy}", total, "it") as tick:
-        for seed in seeds:
-            setup = Setup(
-                dim=data.latents.shape[1],
-                heads=heads_of(scenario),
-                scenario=scenario.name,
-                iters=settings.iters,
-                batch_size=settings.batch_size,
-                lr=settings.lr,
-                seed=seed,
-                device=device,
-                unit_range=manifest.info.value_range == (0.0, 1.0),
-                tick=lambda: tick(1),
-            )
-            outcome = run(method(setup, options), data, scenario)
-            runs.append({"seed": seed, **figures(outcome, scenario)})
-    return runs
+    name = module.__name__.rpartition(".")[2].replace("_", "+")
+    with progress(f"train {name}", total, "it") as tick:
+        runs = SeedRuns(
+            module=module,
+            options=options,
+            setup=setup,
+            data=data,
+            scenario=scenario,
+            checkpoints=checkpoints,
+            events=events,
+            iters=settings.iters,
+            period=settings.period,
+            device=how.device,
+            threads=how.threads,
+            tick=tick,
+        )
+        return [runs.run(seed) for seed in seeds]
 
 
 def read_options(strategy: str, given: dict[str, Any]) -> Any:
@@ -137,10 +201,11 @@ def _warn(scenario: Scenario, params: Params, classes: tuple[str, ...]) -> None:
     left = [name for name in classes if name not in scenario.class_order]
     if left:
         say(f"Note: --class-order leaves out {', '.join(left)}.")
-    for index in scenario.single_class_tasks:
-        name = scenario.tasks[index].classes[0]
-        effect = "it is always answered right" if scenario.name == "task" else "nothing to choose"
-        say(f"Warning: task {index + 1} has a single class ({name}): {effect}.")
+    alone = scenario.single_class_tasks
+    if alone and scenario.name != "class":  # class-incrementally other classes compete
+        names = "; ".join(f"task {k + 1}: {scenario.tasks[k].classes[0]}" for k in alone)
+        effect = "always answered right" if scenario.name == "task" else "nothing to choose"
+        say(f"Warning: tasks of a single class ({names}): {effect}.")
     for task in scenario.tasks:
         if len(task.train_rows) < params.train.batch_size:
             say(

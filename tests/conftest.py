@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+# Tests' networks are tiny: a second thread only waits for the first, for ever where another
+# program has its core.  Before torch is imported, and for the commands that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 from hypothesis import settings

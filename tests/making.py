@@ -63,8 +63,8 @@ def latent_parts(
     tap = choose(backbone, settings.pop("layer", None))
     wanted = RootSettings(tap, **settings)
     loaded = load(tap, weights, 0)
-    dim = cost(tap, crops.manifest.columns["crops"].shape[1]).dim
-    parts = Parts(out, latent_plan(crops_are(crops), wanted, loaded, dim, "zarr"))
+    of_root = cost(tap, crops.manifest.columns["crops"].shape[1])
+    parts = Parts(out, latent_plan(crops_are(crops), wanted, loaded, of_root, "zarr"))
     return parts, Extractor(parts, wanted, loaded, device="cpu", tick=nothing)
 
 

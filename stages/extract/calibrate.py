@@ -85,7 +85,7 @@ def calibration(root: Root, pixels: Tensor) -> tuple[NDArray[np.float32], NDArra
     A dimension that does not vary (dead, or within float32's rounding) keeps deviation 1.
     """
     with torch.inference_mode():
-        parts = [root.preactivation(batch) for batch in torch.split(pixels, _BATCH)]
+        parts = [root.preactivation(root.pixels(part)) for part in torch.split(pixels, _BATCH)]
         values = torch.cat(parts).double()
     mean, deviation = values.mean(0), values.std(0)
     deviation[deviation <= 1e-6 * mean.abs()] = 1.0

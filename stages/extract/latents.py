@@ -22,7 +22,7 @@ from cache.provenance import provenance
 from cache.reader import Cache
 from cache.schema import SPLITS, Info, Manifest
 from cache.writer import Content, publish, refuse_missing
-from stages.extract.backbones import Activation, Normalize, Tap, value_range
+from stages.extract.backbones import Activation, Cost, Normalize, Tap, value_range
 from stages.extract.calibrate import CALIBRATION_ROWS, calibrate, stored_calibration
 from stages.extract.overlap import Behind, prefetch
 from stages.extract.source import CropSource, CropUnit, usable_rows
@@ -74,14 +74,14 @@ def latent_settings(crops: str, settings: RootSettings, weights: Weights) -> dic
 
 
 def latent_plan(
-    crops: CropsAre, settings: RootSettings, weights: Weights, dim: int, store: str
+    crops: CropsAre, settings: RootSettings, weights: Weights, cost: Cost, store: str
 ) -> Plan:
-    """`dim`: length of a latent."""
+    """`cost`: the root's, of these crops."""
     return Plan(
         kind="latents",
         settings=latent_settings(crops.fingerprint, settings, weights),
         dtype=settings.dtype,
-        row_shape=(dim,),
+        row_shape=(cost.dim,),
         rows=crops.rows,
         unit_rows=crops.unit_rows,
         store=store,
@@ -90,6 +90,7 @@ def latent_plan(
             dataset=crops.dataset,
             backbone=settings.tap.name,
             weights=weights.words,
+            root_macs=cost.macs,
             pretrained=not weights.needs_calibration,
             trained_on=weights.trained_on,
             value_range=value_range(settings.tap, settings.activation),

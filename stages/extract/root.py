@@ -66,10 +66,14 @@ class Root(nn.Module):
         """From now on pre-activations are (p - shift) / scale, each float32 (D,)."""
         self.shift, self.scale = shift, scale
 
-    def preactivation(self, crops: Tensor) -> Tensor:
-        """uint8 (B, H, W, 3) RGB -> float32 (B, D), before calibration and activation."""
+    def pixels(self, crops: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) RGB -> float32 (B, C, H, W) in [0, 1]; grey: C = 1."""
         planes = to_grey(crops).unsqueeze(1) if self._to_grey else crops.permute(0, 3, 1, 2)
-        x = planes.float() / 255
+        return planes.float() / 255
+
+    def preactivation(self, pixels: Tensor) -> Tensor:
+        """float32 (B, C, H, W) in [0, 1] -> (B, D), before calibration and activation."""
+        x = pixels
         if self._normalize == "imagenet":
             mean = torch.tensor(IMAGENET_MEAN, device=x.device).view(1, 3, 1, 1)
             std = torch.tensor(IMAGENET_STD, device=x.device).view(1, 3, 1, 1)
@@ -77,9 +81,13 @@ class Root(nn.Module):
         out: Tensor = self.network(x.contiguous(memory_format=torch.channels_last)).flatten(1)
         return out
 
-    def forward(self, crops: Tensor) -> Tensor:
-        """uint8 (B, H, W, 3) RGB -> latents float32 (B, D)."""
-        x = self.preactivation(crops)
+    def latents(self, pixels: Tensor) -> Tensor:
+        """float32 (B, C, H, W) in [0, 1], drawn images too -> latents float32 (B, D)."""
+        x = self.preactivation(pixels)
         if self.shift is not None and self.scale is not None:
             x = (x - self.shift) / self.scale
         return torch.sigmoid(x) if self._activation == "sigmoid" else x
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) RGB -> latents float32 (B, D)."""
+        return self.latents(self.pixels(crops))

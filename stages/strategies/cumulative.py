@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from stages.strategies import none
-from stages.train.buffer import row_bytes
+from stages.train.buffer import latent_form
 from stages.train.strategy import Schedule, Setup
 from stages.train.view import TaskView
 
@@ -43,4 +43,4 @@ class Method(none.Method):
         self._rows = int(state["rows"])
 
     def memory(self) -> dict[str, int]:
-        return {"buffer": self._rows * row_bytes(self.setup.dim)}
+        return {"buffer": self._rows * latent_form(self.setup.dim).bytes}

@@ -10,24 +10,23 @@ teaches less that is wrong.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import partial
 
 from stages.strategies import lgr
-from stages.train.losses import soft_replay
+from stages.train.generative import GeneratorOptions
+from stages.train.losses import check_temperature, soft_replay
 from stages.train.strategy import Setup
 
 
 @dataclass(frozen=True)
-class Options(lgr.Options):
+class Options(GeneratorOptions):
     temperature: float = 2.0
     """Softens the targets; their loss is multiplied by its square."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.temperature < math.inf:
-            raise ValueError("temperature must be above 0 and finite")
+        check_temperature(self.temperature)
 
 
 class Method(lgr.Method):

@@ -27,5 +27,6 @@ class Method(TopLearner):
 
     def learn(self, task: TaskView) -> None:
         for batch in self.iterate(task):
-            (logits,) = self.train_logits(batch.latents)
-            self.step(self.real_loss(logits, batch, task))
+            with self.setup.watch.phase("solver"):
+                (logits,) = self.train_logits(batch.latents)
+                self.step(self.real_loss(logits, batch.targets, batch.tasks, task))

@@ -1,39 +1,95 @@
-"""Stored real latents: a sample of all rows seen, of fixed size."""
+"""Stored real rows, latents or crops: a sample of all rows seen, of fixed size."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from stages.train.view import Batch
-
 Policy = Literal["reservoir", "balanced"]
 
 
-def row_bytes(dim: int) -> int:
-    """Of a stored row: its latent (float32), target and task (int64 each)."""
-    return 4 * dim + 8 + 8
+@dataclass(frozen=True)
+class Form:
+    """What is stored of a row: a latent (D,) float32, or a crop (S, S, 3) uint8."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def bytes(self) -> int:
+        """Of a stored row, with its target and task (int64 each)."""
+        return math.prod(self.shape) * self.dtype.itemsize + 8 + 8
+
+    def empty(self, rows: int, device: str) -> Rows:
+        """Room for so many rows."""
+        return Rows(
+            torch.empty(rows, *self.shape, dtype=self.dtype, device=device),
+            torch.empty(rows, dtype=torch.int64, device=device),
+            torch.empty(rows, dtype=torch.int64, device=device),
+        )
+
+
+def latent_form(dim: int) -> Form:
+    return Form((dim,), torch.float32)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows as they are stored."""
+
+    values: Tensor
+    """(N, ...) latents or crops."""
+    targets: Tensor
+    """int64 (N,)."""
+    tasks: Tensor
+    """int64 (N,), so that each row can be scored on its own head."""
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: slice | Tensor) -> Rows:
+        return Rows(self.values[index], self.targets[index], self.tasks[index])
+
+    def put(self, slot: int, other: Rows, k: int) -> None:
+        """Copy row `k` of `other` into the slot: nothing else of `other` stays alive."""
+        self.values[slot] = other.values[k]
+        self.targets[slot] = other.targets[k]
+        self.tasks[slot] = other.tasks[k]
+
+    def state(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name).clone() for name in ("values", "targets", "tasks")}
+
+    def fill(self, state: dict[str, Tensor]) -> int:
+        """From the first slot on; how many there were."""
+        stored = len(state["targets"])
+        for name in ("values", "targets", "tasks"):
+            getattr(self, name)[:stored] = state[name]
+        return stored
 
 
 class Reservoir:
     """A uniform sample of the rows seen: Vitter's algorithm R (1985), each row offered once.
 
-    Memory is allocated once; a row is copied into its slot, so nothing else
-    stays alive.  The task is kept with each row, so that it can be scored on
-    its own head.
+    Memory is allocated once.
     """
 
-    def __init__(self, capacity: int, dim: int, device: str) -> None:
-        self._latents = torch.empty(capacity, dim, device=device)
-        self._targets = torch.empty(capacity, dtype=torch.int64, device=device)
-        self._tasks = torch.empty(capacity, dtype=torch.int64, device=device)
+    def __init__(self, capacity: int, form: Form, device: str) -> None:
+        self.form = form
+        self._rows = form.empty(capacity, device)
         self._seen = 0
 
     @property
     def capacity(self) -> int:
-        return len(self._targets)
+        return len(self._rows)
+
+    @property
+    def stored(self) -> Rows:
+        """All that is in it; a view, not a copy."""
+        return self._rows[: len(self)]
 
     def __len__(self) -> int:
         return min(self._seen, self.capacity)
@@ -41,18 +97,16 @@ class Reservoir:
     @property
     def bytes(self) -> int:
         """Of what is stored."""
-        return len(self) * row_bytes(self._latents.shape[1])
+        return len(self) * self.form.bytes
 
-    def offer(self, batch: Batch, generator: torch.Generator) -> None:
+    def offer(self, rows: Rows, generator: torch.Generator) -> None:
         """Let each row in with the probability that keeps the sample what it is to be."""
-        targets = batch.targets.tolist()
-        for k, task in enumerate(batch.tasks.tolist()):
+        targets = rows.targets.tolist()
+        for k, task in enumerate(rows.tasks.tolist()):
             slot = self._slot((task, targets[k]), generator)
             self._seen += 1
             if slot is not None:
-                self._latents[slot] = batch.latents[k]
-                self._targets[slot] = targets[k]
-                self._tasks[slot] = task
+                self._rows.put(slot, rows, k)
 
     def _slot(self, kind: tuple[int, int], generator: torch.Generator) -> int | None:
         """Where a row of this kind, (task, target), goes; None: nowhere."""
@@ -62,35 +116,24 @@ class Reservoir:
         slot = int(torch.randint(self._seen + 1, (1,), generator=generator))
         return slot if slot < self.capacity else None
 
-    def sample(self, count: int, generator: torch.Generator) -> Batch:
-        """`count` rows, without repeats as far as there are enough.
-
-        Raises:
-            ValueError: nothing is stored.
-        """
-        if not len(self):
-            raise ValueError("the buffer is empty")
-        order = torch.cat(
-            [torch.randperm(len(self), generator=generator) for _ in range(-(-count // len(self)))]
-        )
-        slots = order[:count].to(self._targets.device)
-        return Batch(self._latents[slots], self._targets[slots], self._tasks[slots])
-
     def state(self) -> dict[str, Tensor]:
-        stored = len(self)
-        return {
-            "latents": self._latents[:stored].clone(),
-            "targets": self._targets[:stored].clone(),
-            "tasks": self._tasks[:stored].clone(),
-            "seen": torch.tensor(self._seen),
-        }
+        return self.stored.state() | {"seen": torch.tensor(self._seen)}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        stored = len(state["targets"])
-        self._latents[:stored] = state["latents"]
-        self._targets[:stored] = state["targets"]
-        self._tasks[:stored] = state["tasks"]
+        self._rows.fill(state)
         self._seen = int(state["seen"])
+
+
+def draw_slots(stored: int, count: int, generator: torch.Generator) -> Tensor:
+    """`count` of `stored` places, int64, without repeats as far as there are enough.
+
+    Raises:
+        ValueError: nothing is stored.
+    """
+    if not stored:
+        raise ValueError("the buffer is empty")
+    order = [torch.randperm(stored, generator=generator) for _ in range(-(-count // stored))]
+    return torch.cat(order)[:count]
 
 
 Kind = tuple[int, int]
@@ -106,8 +149,8 @@ class Balanced(Reservoir):
     another enters as in a reservoir of its class.
     """
 
-    def __init__(self, capacity: int, dim: int, device: str) -> None:
-        super().__init__(capacity, dim, device)
+    def __init__(self, capacity: int, form: Form, device: str) -> None:
+        super().__init__(capacity, form, device)
         self._slots: dict[Kind, list[int]] = {}
         self._met: dict[Kind, int] = {}
         self._full: set[Kind] = set()

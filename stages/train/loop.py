@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cache.errors import Refused
-from stages.train import metrics
-from stages.train.scenario import Scenario, Task, average_floor, majority_floor
+from stages.train.evaluation import Judged, judge
+from stages.train.scenario import Scenario, Task
 from stages.train.strategy import Schedule, Strategy
 from stages.train.view import Data, TaskView
+from stages.train.watch import Watch
 
-_EVALUATION_ROWS = 4096
+Accuracies = list[list[float]]
+"""A row for each step of learning, a value for each task, NaN where not evaluated."""
+
+
+@dataclass
+class Progress:
+    """How far a run has come: enough, with the strategy's state, to go on from there."""
+
+    untrained: list[float] = field(default_factory=list)
+    """Accuracy on each task before any learning; empty before that was asked."""
+    rows: Accuracies = field(default_factory=list)
+    also_rows: Accuracies = field(default_factory=list)
+    """The same logits judged in the related scenario (evaluation.ALSO)."""
+    seconds: list[float] = field(default_factory=list)
+    """Wall seconds inside `learn`, evaluation excluded, of each step."""
+
+    @property
+    def steps(self) -> int:
+        """Done."""
+        return len(self.rows)
 
 
 @dataclass(frozen=True)
@@ -25,82 +44,100 @@ class Outcome:
 
     accuracy_matrix: NDArray[np.float64]
     """R, (T, T), NaN where not evaluated."""
+    also_matrix: NDArray[np.float64] | None
+    """R in the related scenario."""
     untrained: NDArray[np.float64]
     """(T,) accuracy before any learning."""
+    last: Judged
+    """The answers at the end."""
     train_seconds: float
     """Wall seconds inside `learn`, evaluation excluded."""
     memory: dict[str, int]
     """Bytes by kind, after the last task."""
+    macs: dict[str, int]
+    """Multiply-accumulates of an iteration, by network."""
 
 
-def run(strategy: Strategy, data: Data, scenario: Scenario) -> Outcome:
-    """Learn and evaluate.  The R matrix of a joint strategy has its last row only."""
+def learning_steps(schedule: Schedule, scenario: Scenario) -> list[tuple[Task, ...]]:
+    """What is learnt at once, step by step."""
     tasks = scenario.tasks
-    matrix = np.full((len(tasks), len(tasks)), np.nan)
-    untrained = _evaluate(strategy, data, scenario, len(tasks))
-    steps: dict[Schedule, list[tuple[Task, ...]]] = {
-        "sequential": [(task,) for task in tasks],
-        "cumulative": [tasks[: k + 1] for k in range(len(tasks))],
-        "joint": [tasks],
-    }
-    seconds = 0.0
-    for step in steps[strategy.schedule]:
-        started = time.perf_counter()
-        strategy.learn(TaskView(data, step))
-        if data.latents.is_cuda:
-            torch.cuda.synchronize()
-        seconds += time.perf_counter() - started
-        learnt = step[-1].index + 1
-        matrix[learnt - 1] = _evaluate(strategy, data, scenario, learnt)
-    return Outcome(matrix, untrained, seconds, strategy.memory())
+    if schedule == "joint":
+        return [tasks]
+    if schedule == "cumulative":
+        return [tasks[: k + 1] for k in range(len(tasks))]
+    return [(task,) for task in tasks]
 
 
-def _evaluate(
-    strategy: Strategy, data: Data, scenario: Scenario, learnt: int
-) -> NDArray[np.float64]:
-    """Accuracy on each task's test rows when the first `learnt` tasks were met, (T,).
+def run(
+    strategy: Strategy,
+    data: Data,
+    scenario: Scenario,
+    *,
+    watch: Watch | None = None,
+    progress: Progress | None = None,
+    after_step: Callable[[Progress, Task], None] = lambda *_: None,
+) -> Outcome:
+    """Learn and evaluate.  The R matrix of a joint strategy has its last row only.
 
-    Class-incrementally only classes met so far can be answered, so a task
-    that was not met has no meaningful accuracy: NaN.
+    `progress`: steps that an earlier run has done, whose end `strategy` is in.
     """
-    seen = range(max(task.columns.stop for task in scenario.tasks[:learnt]))
-    return np.array(
-        [
-            _accuracy(strategy, data, task, task.columns if scenario.name == "task" else seen)
-            if scenario.name != "class" or task.index < learnt
-            else np.nan
-            for task in scenario.tasks
-        ]
+    watch = watch or Watch()
+    progress = progress or Progress()
+    steps = learning_steps(strategy.schedule, scenario)
+
+    def ask(learnt: int) -> Judged:
+        with watch.phase("evaluation"):
+            return judge(strategy, data, scenario, learnt)
+
+    if not progress.untrained:
+        progress.untrained = ask(len(scenario.tasks)).accuracy.tolist()
+    last = ask(len(scenario.tasks)) if progress.steps == len(steps) else None
+    for step in steps[progress.steps :]:
+        progress.seconds.append(_learn(strategy, data, step, watch))
+        last = ask(step[-1].index + 1)
+        progress.rows.append(last.accuracy.tolist())
+        if last.also_accuracy is not None:
+            progress.also_rows.append(last.also_accuracy.tolist())
+        _tell(watch, step[-1], progress)
+        after_step(progress, step[-1])
+    if last is None:
+        raise ValueError("there is no task to learn")
+    return Outcome(
+        _matrix(progress.rows, scenario),
+        _matrix(progress.also_rows, scenario) if progress.also_rows else None,
+        np.array(progress.untrained),
+        last,
+        sum(progress.seconds),
+        strategy.memory(),
+        strategy.macs(),
     )
 
 
-def _accuracy(strategy: Strategy, data: Data, task: Task, answers: range) -> float:
-    rows = torch.from_numpy(task.test_rows).to(data.targets.device)
-    right = 0
-    for part in torch.split(rows, _EVALUATION_ROWS):
-        logits = strategy.logits(data.latents[part])[:, answers.start : answers.stop]
-        if not torch.isfinite(logits).all():
-            raise Refused("Training diverged: the network answers NaN or infinity. Lower --lr.")
-        right += int((logits.argmax(1) + answers.start == data.targets[part]).sum())
-    return right / len(rows)
+def _learn(strategy: Strategy, data: Data, step: tuple[Task, ...], watch: Watch) -> float:
+    """Wall seconds."""
+    classes = [list(task.classes) for task in step]
+    watch.event("learning", task=step[-1].index + 1, classes=classes)
+    started = time.perf_counter()
+    strategy.learn(TaskView(data, step))
+    if data.latents.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
 
 
-def figures(outcome: Outcome, scenario: Scenario) -> dict[str, Any]:
-    """One entry of `runs` in metrics.json: fractions, seconds, bytes; None where undefined."""
-    r = outcome.accuracy_matrix
-    return {
-        "accuracy_matrix": [[_number(v) for v in row] for row in r],
-        "untrained_accuracy": [_number(v) for v in outcome.untrained],
-        "average_accuracy": metrics.average_accuracy(r),
-        "forgetting": _number(metrics.forgetting(r)),
-        "bwt": _number(metrics.backward_transfer(r)),
-        "fwt": _number(metrics.forward_transfer(r, outcome.untrained)),
-        "majority_floor": average_floor(scenario),
-        "majority_floor_by_task": [majority_floor(scenario, task) for task in scenario.tasks],
-        "train_seconds": round(outcome.train_seconds, 3),
-        "memory_bytes": outcome.memory,
-    }
+def _tell(watch: Watch, task: Task, progress: Progress) -> None:
+    known = [value for value in progress.rows[-1][: task.index + 1] if not np.isnan(value)]
+    watch.event(
+        "learnt",
+        task=task.index + 1,
+        wall_seconds=round(progress.seconds[-1], 3),
+        accuracy=float(np.mean(known)),
+        accuracies=progress.rows[-1],
+    )
 
 
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+def _matrix(rows: Accuracies, scenario: Scenario) -> NDArray[np.float64]:
+    """(T, T): the rows that there are, the last one last."""
+    tasks = len(scenario.tasks)
+    matrix = np.full((tasks, tasks), np.nan)
+    matrix[tasks - len(rows) :] = rows
+    return matrix

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -51,16 +52,26 @@ def soft_replay(
     return -(target * log_q).sum(1).mean() * temperature**2
 
 
-def vae_losses(vae: VAE, x: Tensor, generator: torch.Generator) -> Tensor:
-    """Negative ELBO divided by D of each row, (B,).
+def check_temperature(temperature: float) -> None:
+    """Raises ValueError: not above 0 and finite."""
+    if not 0 < temperature < math.inf:
+        raise ValueError("temperature must be above 0 and finite")
 
-    mean over d of BCE(x_d', x_d)  +  1/D * 1/2 * sum_j (mu_j^2 + e^lv_j - 1 - lv_j)
-    x float (B, D) in [0, 1].  Kingma & Welling 2014; the division by D is the
-    LGR code's.
+
+def vae_losses(vae: VAE, x: Tensor, generator: torch.Generator) -> Tensor:
+    """Negative ELBO divided by P of each row, (B,).
+
+    mean over p of -log p(x_p | z)  +  1/P * 1/2 * sum_j (mu_j^2 + e^lv_j - 1 - lv_j)
+    -log p(x_p | z): binary cross entropy where values lie in [0, 1] (Bernoulli, the LGR
+    code's), else half the squared error of standardised values (Gaussian, less its constant).
+    x float (B, P).  Kingma & Welling 2014; the division by P is the LGR code's.
     """
     mean, log_variance = vae.encode(x)
     noise = torch.empty_like(mean).normal_(generator=generator)
-    logits = vae.decode_logits(mean + noise * torch.exp(0.5 * log_variance))
-    reconstruction = functional.binary_cross_entropy_with_logits(logits, x, reduction="none")
+    raw = vae.decode_raw(mean + noise * torch.exp(0.5 * log_variance))
+    if vae.unit:
+        each = functional.binary_cross_entropy_with_logits(raw, x, reduction="none")
+    else:
+        each = 0.5 * (raw - vae.standardised(x)).square()
     divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
-    return reconstruction.mean(1) + divergence / x.shape[1]
+    return each.mean(1) + divergence / x.shape[1]

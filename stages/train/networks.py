@@ -11,8 +11,14 @@ from torch import Tensor, nn
 def linear(
     inputs: int, outputs: int, generator: torch.Generator, *, bias: bool = True
 ) -> nn.Linear:
-    """A linear layer, weights and bias uniform in +-1/sqrt(inputs), as in the LGR code."""
-    layer = nn.Linear(inputs, outputs, bias=bias, device="meta").to_empty(device="cpu")
+    """A linear layer, weights and bias uniform in +-1/sqrt(inputs), as in the LGR code.
+
+    Inside `with torch.device("meta")` it has shapes only: for counting costs.
+    """
+    layer = nn.Linear(inputs, outputs, bias=bias, device="meta")
+    if torch.get_default_device().type == "meta":
+        return layer
+    layer = layer.to_empty(device="cpu")
     bound = 1 / math.sqrt(inputs)
     for parameter in layer.parameters():
         nn.init.uniform_(parameter, -bound, bound, generator=generator)
@@ -53,44 +59,97 @@ class Top(nn.Module):
 
 
 class VAE(nn.Module):
-    """G: D -> h -> h -> (mean, log variance) of z -> h -> h -> D (LGR, supplementary VIII).
+    """G: P -> h -> h -> (mean, log variance) of z -> h -> h -> P (LGR, supplementary VIII, IX).
 
-    ReLU after each hidden layer, sigmoid at the end: values in (0, 1).  The log
-    variance has no bias, and there is no normalisation or dropout, as in the
-    LGR code.  Parameters: D = 4096, h = 200, z = 100: 1,783,396.  (The paper's
-    1,785,004 counts a classifier row of 8 x 201 that its code holds and never
-    trains; it is not built here.)
+    ReLU after each hidden layer.  The log variance has no bias, and there is no
+    normalisation or dropout, as in the LGR code.  Parameters: P = 4096, h = 200,
+    z = 100: 1,783,396; P = 30000, h = 1600: 101,636,500.  (The paper's 1,785,004
+    and 101,649,308 count a classifier row of 8 (h + 1) that its code holds and
+    never trains; it is not built here.)
+
+    The output fits what is learnt.  `unit`: values in [0, 1], a sigmoid at the
+    end, as in the paper.  Otherwise the values may be any: `fit` takes their
+    means and deviations, and the network works on standardised ones, its output
+    linear.
     """
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(
-        self, dim: int, generator: torch.Generator, hidden: int = 200, z: int = 100
+        self,
+        size: int,
+        generator: torch.Generator,
+        hidden: int = 200,
+        z: int = 100,
+        *,
+        unit: bool = True,
     ) -> None:
         super().__init__()
-        self.z = z
-        self.encoder_1 = linear(dim, hidden, generator)
+        self.z, self.unit = z, unit
+        self.encoder_1 = linear(size, hidden, generator)
         self.encoder_2 = linear(hidden, hidden, generator)
         self.mean = linear(hidden, z, generator)
         self.log_variance = linear(hidden, z, generator, bias=False)
         self.decoder_1 = linear(z, hidden, generator)
         self.decoder_2 = linear(hidden, hidden, generator)
-        self.output = linear(hidden, dim, generator)
+        self.output = linear(hidden, size, generator)
+        if not unit:
+            self.register_buffer("shift", torch.zeros(size))
+            self.register_buffer("scale", torch.ones(size))
+
+    def fit(self, x: Tensor) -> None:
+        """Take the scale of each value from x (N, P); nothing to do for values in [0, 1].
+
+        A value that hardly varies keeps a hundredth of the mean deviation, so
+        that noise in it is not blown up.
+        """
+        if self.unit:
+            return
+        deviation = x.std(0, correction=0)
+        self.shift.copy_(x.mean(0))
+        self.scale.copy_(deviation.clamp_min(max(float(deviation.mean()) / 100, 1e-6)))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, D) in [0, 1] -> mean and log variance of z, each (B, z)."""
+        """(B, P) -> mean and log variance of z, each (B, z)."""
+        if not self.unit:
+            x = self.standardised(x)
         h = torch.relu(self.encoder_2(torch.relu(self.encoder_1(x))))
         return self.mean(h), self.log_variance(h)
 
-    def decode_logits(self, z: Tensor) -> Tensor:
-        """(B, z) -> what the final sigmoid is applied to, (B, D)."""
+    def standardised(self, x: Tensor) -> Tensor:
+        return (x - self.shift) / self.scale
+
+    def decode_raw(self, z: Tensor) -> Tensor:
+        """(B, z) -> the last layer's output: before the sigmoid, or standardised; (B, P)."""
         out: Tensor = self.output(torch.relu(self.decoder_2(torch.relu(self.decoder_1(z)))))
         return out
 
-    @torch.no_grad()
-    def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """`count` latents from z ~ N(0, I): float (count, D) in (0, 1)."""
+    def code(self, count: int, generator: torch.Generator) -> Tensor:
+        """z ~ N(0, I): float (count, z)."""
         device = self.output.weight.device
-        z = torch.empty(count, self.z, device=device).normal_(generator=generator)
-        return torch.sigmoid(self.decode_logits(z))
+        return torch.empty(count, self.z, device=device).normal_(generator=generator)
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """(B, z) -> (B, P): in (0, 1), or in the units of what was learnt."""
+        raw = self.decode_raw(z)
+        return torch.sigmoid(raw) if self.unit else raw * self.scale + self.shift
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """`count` things drawn: float (count, P)."""
+        return self.decode(self.code(count, generator))
+
+
+def macs(*layers: nn.Module) -> int:
+    """Multiply-accumulates of one row through the linear layers in these."""
+    found = (m for layer in layers for m in layer.modules() if isinstance(m, nn.Linear))
+    return sum(layer.weight.numel() for layer in found)
+
+
+def decoder_macs(vae: VAE) -> int:
+    """Of drawing one row."""
+    return macs(vae.decoder_1, vae.decoder_2, vae.output)
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -10,7 +10,7 @@ its task", "the second" and so on; which task it is need not be told.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -31,6 +31,9 @@ class Task:
     """The outputs ("head") that belong to these classes."""
     train_rows: NDArray[np.int64]
     test_rows: NDArray[np.int64]
+    """What accuracies are of: the test split, or validation rows where those were asked for."""
+    validation_rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """Training rows put aside for choosing (hold_out); in neither of the others' learning."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,12 @@ class Scenario:
         return max(task.columns.stop for task in self.tasks)
 
     @property
+    def starts(self) -> list[int]:
+        """Where each task's classes begin in `class_order`."""
+        sizes = [len(task.classes) for task in self.tasks]
+        return [sum(sizes[:k]) for k in range(len(sizes))]
+
+    @property
     def single_class_tasks(self) -> list[int]:
         """Tasks in which there is nothing to choose (task-incremental: always right)."""
         return [task.index for task in self.tasks if len(task.classes) == 1]
@@ -63,6 +72,7 @@ def make_scenario(
     train_rows: NDArray[np.int64],
     test_rows: NDArray[np.int64],
     groups: Sequence[tuple[str, ...]],
+    validation_rows: NDArray[np.int64] | None = None,
 ) -> Scenario:
     """Rows to tasks.  `labels` (N,) index `classes`; `groups` are the tasks' classes, and
     rows of classes in no group are in no task.
@@ -80,13 +90,14 @@ def make_scenario(
         if empty:
             names = ", ".join(order[k] for k in empty)
             raise Refused(f"There is no {split} row of {names}: every class needs both.")
+    aside = np.empty(0, np.int64) if validation_rows is None else validation_rows
     tasks, targets, start = [], met.copy(), 0
     for index, group in enumerate(groups):
         inside = (met >= start) & (met < start + len(group))
         first = 0 if name == "domain" else start
         targets[inside] += first - start
         columns = range(first, first + len(group))
-        rows_of = (train_rows[inside[train_rows]], test_rows[inside[test_rows]])
+        rows_of = [rows[inside[rows]] for rows in (train_rows, test_rows, aside)]
         tasks.append(Task(index, group, columns, *rows_of))
         start += len(group)
     return Scenario(name, tuple(tasks), order, targets)

@@ -16,4 +16,6 @@ def generator(seed: int, *name: object, device: str = "cpu") -> torch.Generator:
     """
     text = "/".join(str(part) for part in (seed, *name))
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    if device == "meta":  # shapes only: nothing will be drawn
+        device = "cpu"
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from cache.errors import Refused
 from stages.train.losses import head_mask, masked_cross_entropy
-from stages.train.networks import Top
+from stages.train.networks import Top, macs
 from stages.train.scenario import Name, Scenario
 from stages.train.seeds import generator
 from stages.train.view import Batch, TaskView
+from stages.train.watch import Watch
 
 Column = Literal["latents", "crops"]
 Schedule = Literal["sequential", "cumulative", "joint"]
+
+_CHECK_EVERY = 50
+"""Iterations between two looks at the validation rows, with early stopping."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """How crops are seen by a strategy that works on images, and the root that it needs."""
+
+    side: int
+    """Pixels of a crop's side."""
+    size: int
+    """P: values of an image, 3 S S, or S S where the root reads grey."""
+    pixels: Callable[[Tensor], Tensor]
+    """uint8 crops (B, S, S, 3) -> float32 (B, P) in [0, 1]."""
+    root: Callable[[Tensor], Tensor]
+    """float32 (B, P) in [0, 1] -> latents (B, D), those of the cache for its own crops."""
+    macs: int
+    """Multiply-accumulates of the root for one image."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +57,14 @@ class Setup:
     seed: int
     device: str
     unit_range: bool
-    """Latents lie in [0, 1], which a generator with a sigmoid output needs."""
-    tick: Callable[[], None]
-    """Called after each iteration."""
+    """Latents lie in [0, 1]: a generator of them ends in a sigmoid."""
+    protocol: Literal["corrected", "released"] = "corrected"
+    """released: what the LGR code does, where that changes results."""
+    early_stopping: int = 0
+    """Checks without a better validation accuracy after which a task is left; 0: never."""
+    images: Images | None = None
+    """For strategies whose columns name crops."""
+    watch: Watch = field(default_factory=Watch)
 
     @property
     def classes(self) -> int:
@@ -50,6 +77,12 @@ class Setup:
 
     def random_cpu(self, *name: object) -> torch.Generator:
         return generator(self.seed, *name)
+
+    def need_images(self) -> Images:
+        """Raises Refused: there are none."""
+        if self.images is None:
+            raise Refused("This strategy works on images: name their cache with --crops.")
+        return self.images
 
 
 class Strategy(Protocol):
@@ -67,12 +100,22 @@ class Strategy(Protocol):
         """float (B, D) -> (B, classes), without dropout or gradient."""
 
     def state(self) -> dict[str, Tensor]:
-        """All that is needed to go on, as named tensors."""
+        """All that is needed to go on after a task, as named tensors."""
 
     def load_state(self, state: dict[str, Tensor]) -> None: ...
 
+    def model(self) -> dict[str, Tensor]:
+        """The part of the state that `logits` needs."""
+
     def memory(self) -> dict[str, int]:
         """Bytes kept between tasks to fight forgetting, by kind: buffer, generator, snapshots."""
+
+    def most_memory(self) -> dict[str, int]:
+        """What `memory` can grow to, whatever comes."""
+
+    def macs(self) -> dict[str, int]:
+        """Multiply-accumulates of an iteration once there is something to replay, by network:
+        top, generator, root.  A step counts three times its forward pass (backward: two)."""
 
 
 def heads_of(scenario: Scenario) -> tuple[range, ...]:
@@ -97,37 +140,65 @@ class TopLearner:
         self._own_head = head_mask(setup.heads, setup.classes, torch.device(setup.device))
 
     def iterate(self, task: TaskView) -> Iterator[Batch]:
-        """The batches of a task."""
-        setup = self.setup
-        count = self.iterations(task)
-        stream = setup.random_cpu("batches", task.index, len(task.tasks))
-        for batch in task.batches(count, setup.batch_size, stream):
+        """The batches of a task, until it is learnt or, with early stopping, gets no better."""
+        watch = self.setup.watch
+        better = Improvement(self.setup.early_stopping)
+        for k, batch in enumerate(self.batches(task), 1):
             yield batch
-            setup.tick()
+            watch.tick()
+            if self.setup.early_stopping and k % _CHECK_EVERY == 0:
+                with watch.phase("evaluation"):
+                    accuracy = self._held_out_accuracy(task)
+                if not better.than_before(accuracy):
+                    watch.event("stopped early", task=task.index + 1, iteration=k)
+                    return
+
+    def batches(self, task: TaskView) -> Iterator[Batch]:
+        """As many as the task has iterations; the same ones each time they are asked for."""
+        setup = self.setup
+        stream = setup.random_cpu("batches", task.index, len(task.tasks))
+        batches = task.batches(self.iterations(task), setup.batch_size, stream)
+        while True:
+            with setup.watch.phase("load"):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
 
     def iterations(self, task: TaskView) -> int:
         """In which a task is learnt."""
         del task
         return self.setup.iters
 
+    def _held_out_accuracy(self, task: TaskView) -> float:
+        held = task.held_out()
+        if not len(held.targets):
+            raise Refused("--early-stopping needs rows to look at: add --validation 0.1.")
+        logits = self.logits(held.latents).masked_fill(~self._allowed(held.tasks, task), -torch.inf)
+        return float((logits.argmax(1) == held.targets).float().mean())
+
     def train_logits(self, *latents: Tensor) -> tuple[Tensor, ...]:
         """The top's answers with dropout, one pass over all: each (B_k, D) -> (B_k, classes)."""
         together = self.top(torch.cat(latents) if len(latents) > 1 else latents[0], self._dropout)
         return torch.split(together, [len(part) for part in latents])
 
-    def real_loss(self, logits: Tensor, batch: Batch, task: TaskView) -> Tensor:
+    def real_loss(self, logits: Tensor, targets: Tensor, tasks: Tensor, task: TaskView) -> Tensor:
         """Cross entropy on real rows: each on its own head (task-incremental), or among
         all outputs seen (class- and domain-incremental).
 
-        The LGR code scores every replayed sample on the first head; here each
-        row carries its task.
+        logits (B, classes), targets and tasks int64 (B,).  The LGR code scores every stored
+        row on the first head; here each row carries its task.
         """
+        return masked_cross_entropy(logits, targets, self._allowed(tasks, task))
+
+    def _allowed(self, tasks: Tensor, task: TaskView) -> Tensor:
+        """Which outputs may answer: bool (B, classes) or (classes,)."""
         if self.setup.scenario == "task":
-            return masked_cross_entropy(logits, batch.targets, self._own_head[batch.tasks])
-        seen = torch.arange(self.setup.classes, device=logits.device) < task.seen.stop
-        return masked_cross_entropy(logits, batch.targets, seen)
+            return self._own_head[tasks]
+        return torch.arange(self.setup.classes, device=tasks.device) < task.seen.stop
 
     def step(self, loss: Tensor) -> None:
+        self.setup.watch.loss("solver", loss)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
@@ -138,8 +209,11 @@ class TopLearner:
         return out
 
     def state(self) -> dict[str, Tensor]:
-        own = named("top", self.top) | named_optimiser("optimiser", self.optimiser)
-        return own | {"dropout": self._dropout.get_state()}
+        moments = named_optimiser("optimiser", self.optimiser)
+        return self.model() | moments | {"dropout": self._dropout.get_state()}
+
+    def model(self) -> dict[str, Tensor]:
+        return named("top", self.top)
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         self._dropout.set_state(state["dropout"])
@@ -148,6 +222,29 @@ class TopLearner:
 
     def memory(self) -> dict[str, int]:
         return {}
+
+    def most_memory(self) -> dict[str, int]:
+        return self.memory()
+
+    def macs(self) -> dict[str, int]:
+        return {"top": self.setup.batch_size * self.top_step_macs()}
+
+    def top_step_macs(self) -> int:
+        """Of one row in a step of the top."""
+        return 3 * macs(self.top)
+
+
+class Improvement:
+    """Whether a figure has lately become better."""
+
+    def __init__(self, patience: int) -> None:
+        self._patience, self._best, self._since = patience, -math.inf, 0
+
+    def than_before(self, value: float) -> bool:
+        """False once there were `patience` values since the best."""
+        self._since = 0 if value > self._best else self._since + 1
+        self._best = max(self._best, value)
+        return self._since < self._patience
 
 
 def adam(module: nn.Module, lr: float) -> torch.optim.Adam:
@@ -188,14 +285,14 @@ def restore_optimiser(
     optimiser.load_state_dict({"state": moments, "param_groups": groups})
 
 
-def frozen_copy(module: nn.Module, like: nn.Module) -> nn.Module:
-    """`like`, holding the parameters of `module` as they are now, without gradients.
+def frozen_copy(module: nn.Module, like: nn.Module) -> None:
+    """Let `like` hold the parameters of `module` as they are now, without gradients.
 
     Parameters only: a deep copy of a network that carries its optimiser would
     copy that too (in the LGR code it does, and is counted as memory).
     """
     like.load_state_dict(module.state_dict())
-    return like.requires_grad_(False)
+    like.requires_grad_(False)
 
 
 def parameter_bytes(module: nn.Module) -> int:

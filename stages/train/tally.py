@@ -42,6 +42,50 @@ class Report(TypedDict):
     phases: dict[str, Figures]
 
 
+def combined(first: Report, then: Report) -> Report:
+    """Of a run that was interrupted and resumed: times add up, peaks are the higher, means are
+    weighed by samples.  Growth is over each part's own start, so the higher one is told."""
+    names = list(dict.fromkeys([*first["phases"], *then["phases"]]))
+    none = Tally().figures(0.0, 0.0, None)
+    return {
+        "period_seconds": then["period_seconds"],
+        "synchronised": first["synchronised"] and then["synchronised"],
+        "sampling_cpu_seconds": first["sampling_cpu_seconds"] + then["sampling_cpu_seconds"],
+        "problems": list(dict.fromkeys([*first["problems"], *then["problems"]])),
+        "total": _both(first["total"], then["total"]),
+        "phases": {
+            name: _both(first["phases"].get(name, none), then["phases"].get(name, none))
+            for name in names
+        },
+    }
+
+
+def _both(a: Figures, b: Figures) -> Figures:
+    return {
+        "wall_seconds": round(a["wall_seconds"] + b["wall_seconds"], 6),
+        "cpu_seconds": round(a["cpu_seconds"] + b["cpu_seconds"], 6),
+        "rss_peak_bytes": _peak(a["rss_peak_bytes"], b["rss_peak_bytes"]),
+        "rss_growth_bytes": _peak(a["rss_growth_bytes"], b["rss_growth_bytes"]),
+        "gpu_utilisation_percent": _weighed(a, b),
+        "gpu_memory_peak_bytes": _peak(a["gpu_memory_peak_bytes"], b["gpu_memory_peak_bytes"]),
+        "gpu_allocated_peak_bytes": _peak(
+            a["gpu_allocated_peak_bytes"], b["gpu_allocated_peak_bytes"]
+        ),
+        "samples": a["samples"] + b["samples"],
+    }
+
+
+def _peak(a: int | None, b: int | None) -> int | None:
+    return max((v for v in (a, b) if v is not None), default=None)
+
+
+def _weighed(a: Figures, b: Figures) -> float | None:
+    parts = [(f["gpu_utilisation_percent"], f["samples"]) for f in (a, b)]
+    known = [(value, count) for value, count in parts if value is not None and count]
+    total = sum(count for _, count in known)
+    return round(sum(value * count for value, count in known) / total, 2) if total else None
+
+
 @dataclass(slots=True)
 class Tally:
     """Running maxima and sums: a run of days takes no more room than one of seconds."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from stages.train.scenario import Task
@@ -21,6 +23,18 @@ class Batch:
     """int64 (B,), the output that is right."""
     tasks: Tensor
     """int64 (B,), the task that each row belongs to."""
+    crops: Tensor | None = None
+    """uint8 (B, S, S, 3) RGB; only for strategies that ask for them."""
+
+    def pictures(self) -> Tensor:
+        """The crops.
+
+        Raises:
+            ValueError: there are none: the strategy does not name the column.
+        """
+        if self.crops is None:
+            raise ValueError('this strategy reads crops without "crops" in its columns')
+        return self.crops
 
 
 @dataclass(frozen=True)
@@ -31,6 +45,8 @@ class Data:
     """float32 (N, D)."""
     targets: Tensor
     """int64 (N,)."""
+    crops: Tensor | None = None
+    """uint8 (N, S, S, 3), in main memory whatever the device."""
 
 
 class TaskView:
@@ -42,13 +58,9 @@ class TaskView:
 
     def __init__(self, data: Data, tasks: tuple[Task, ...]) -> None:
         self.tasks = tasks
-        device = data.targets.device
-        rows = [torch.from_numpy(task.train_rows) for task in tasks]
         self.__data = data
-        self.__rows = torch.cat(rows).to(device)
-        self.__task_of = torch.cat(
-            [torch.full((len(r),), t.index) for r, t in zip(rows, tasks, strict=True)]
-        ).to(device)
+        self.__rows, self.__task_of = _rows_of(data, tasks, [t.train_rows for t in tasks])
+        self.__held_out = _rows_of(data, tasks, [t.validation_rows for t in tasks])
         self.seen = range(max(task.columns.stop for task in tasks))
         """Outputs of all classes met so far, this step included."""
 
@@ -69,9 +81,11 @@ class TaskView:
         if len(positions) and not 0 <= int(positions.min()) <= int(positions.max()) < len(self):
             raise IndexError(f"positions must lie in [0, {len(self)})")
         positions = positions.to(self.__rows.device)
-        rows = self.__rows[positions]
-        data = self.__data
-        return Batch(data.latents[rows], data.targets[rows], self.__task_of[positions])
+        return _take(self.__data, self.__rows[positions], self.__task_of[positions])
+
+    def held_out(self) -> Batch:
+        """The validation rows of what is being learnt; none unless --validation put some aside."""
+        return _take(self.__data, *self.__held_out)
 
     def batches(self, count: int, size: int, generator: torch.Generator) -> Iterator[Batch]:
         """`count` batches of exactly `size` rows.
@@ -87,3 +101,19 @@ class TaskView:
                 order = torch.cat([order, torch.randperm(len(self), generator=generator)])
             yield self.take(order[:size])
             order = order[size:]
+
+
+def _rows_of(
+    data: Data, tasks: tuple[Task, ...], rows: list[NDArray[np.int64]]
+) -> tuple[Tensor, Tensor]:
+    """(rows in the cache, the task of each), int64, on the training device."""
+    device = data.targets.device
+    tasks_of = [torch.full((len(r),), t.index) for r, t in zip(rows, tasks, strict=True)]
+    return torch.from_numpy(np.concatenate(rows)).to(device), torch.cat(tasks_of).to(device)
+
+
+def _take(data: Data, rows: Tensor, tasks: Tensor) -> Batch:
+    crops = None
+    if data.crops is not None:
+        crops = data.crops[rows.to(data.crops.device)].to(rows.device)
+    return Batch(data.latents[rows], data.targets[rows], tasks, crops)

@@ -1,0 +1,91 @@
+"""The grid search on the command line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cache.errors import Refused
+from pipeline import options as o
+from pipeline.options import setting
+from pipeline.params import TrainParams
+
+_ENTRY = (
+    "from pipeline.jobs import end_with_parent; end_with_parent(); "
+    "from pipeline.cli import main; main()"
+)
+
+
+def sweep(
+    context: typer.Context,
+    cache: Annotated[Path, typer.Option(help="Latent cache, from lgr-pipe extract")],
+    out: Annotated[Path, typer.Option(help="Folder for all runs, the table and the figures")],
+    grid: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME=A,B,...",
+            help="An option of train or of the strategy, or strategy itself, and its values; "
+            "given several times: all combinations",
+        ),
+    ],
+    strategy: Annotated[
+        str | None, typer.Option(help="Strategy; or --grid strategy=A,B for several")
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Runs at once, as far as memory allows",
+            show_default="one a core, fewer if --threads is above 1; 1 on a GPU",
+        ),
+    ] = None,
+    validation: Annotated[
+        float | None, setting(TrainParams, "validation", "--validation", shown="0.1")
+    ] = None,
+    threads: Annotated[
+        int, typer.Option(min=1, help="Threads of each run; small networks are fastest on one")
+    ] = 1,
+    preset: o.Preset = None,
+    params: o.ParamsFile = None,
+    overwrite: o.Overwrite = False,
+) -> None:
+    """Search a grid of options by accuracy on validation rows; test rows are not looked at.
+
+    Each point is a run of train, several at once. Any option of train may be added and goes to
+    all of them. The same command goes on after an interruption, and the grid may grow.
+    """
+    from cache.reader import Cache
+    from pipeline import device as devices
+    from pipeline import sweep as work
+    from pipeline.grid import TrainReader, parse_grids, path_of, plan
+    from stages.report.sweep import markdown
+
+    grids = parse_grids(grid)
+    if (strategy is None) is ("strategy" not in grids):
+        raise Refused("Name one strategy by --strategy, or several by --grid strategy=A,B.")
+    shared = {"cache": cache, "strategy": strategy, "preset": preset, "params": params}
+    words = [f"--{name}={value}" for name, value in shared.items() if value is not None]
+    words += [f"--threads={threads}", *context.args]
+    reader = TrainReader(context)
+    any_strategy = [f"--strategy={value}" for value in grids.get("strategy", [])[:1]]
+    words += reader.evaluation([*words, *any_strategy], validation)
+    points = plan(grids, words, reader.settings)
+    given, _ = reader.options(points[0].words)
+    with Cache(cache) as opened:
+        opened.expect("latents")
+        reader.check_tasks(points, opened)
+        manifest = opened.manifest
+    device = devices.choose(given["device"])
+    how = work.SweepHow(
+        jobs=jobs or work.default_jobs(device, threads),
+        estimate=work.estimate(manifest, path_of(given, "crops")),
+        command=(sys.executable, "-c", _ENTRY, "train"),
+        tensorboard=path_of(given, "tensorboard"),
+        overwrite=overwrite,
+    )
+    found = work.sweep(points, manifest, out, how)
+    typer.echo(markdown(found))
+    raise typer.Exit(1 if len(found.done) < len(found.points) else 0)

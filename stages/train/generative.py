@@ -1,0 +1,261 @@
+"""Replay of what a generator draws (dgr, lgr and their distilled forms).
+
+A VAE learns what comes; when a new task comes, its frozen copy draws things of
+the old ones, and the frozen copy of the old top labels their latents, once for
+every head it has.  At task t the loss of both top and VAE is
+1/t * current + (1 - 1/t) * replayed.
+
+Algorithm 1 of the LGR paper as printed (`algorithm printed`): at each task a
+fresh VAE, then a fresh top, one after the other.  As its code runs
+(`interleaved`): both go on from where the last task left them, and take turns,
+one step each an iteration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from stages.train.losses import vae_losses
+from stages.train.networks import VAE, Top, decoder_macs, macs
+from stages.train.strategy import (
+    Setup,
+    TopLearner,
+    adam,
+    frozen_copy,
+    named,
+    named_optimiser,
+    parameter_bytes,
+    restore,
+    restore_optimiser,
+)
+from stages.train.view import Batch, TaskView
+
+_DRAWN = 256
+"""Things of a pool that are drawn at a time."""
+
+ReplayLoss = Callable[[Tensor, Tensor, range, range], Tensor]
+"""(new logits, old logits, old head, new head) -> scalar."""
+
+
+@dataclass(frozen=True)
+class GeneratorOptions:
+    generator_units: int = 200
+    """Units of each hidden layer of the VAE."""
+    z: int = 100
+    """Length of the VAE's code."""
+    replay_pool: int = 0
+    """Draw and label so many once a task, and replay from those; 0: draw afresh each iteration."""
+    algorithm: Literal["interleaved", "printed"] = "interleaved"
+    """interleaved: top and VAE take turns and go on from task to task, as the LGR code; printed:
+    both start anew at each task, the VAE first, as Algorithm 1 of the paper."""
+
+    def __post_init__(self) -> None:
+        if self.generator_units < 1 or self.z < 1:
+            raise ValueError("generator_units and z must be at least 1")
+        if self.replay_pool < 0:
+            raise ValueError("replay_pool must be at least 0 (0: draw afresh)")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What was drawn for a task, or for one iteration; without gradients."""
+
+    codes: Tensor
+    """(N, z); a thing is decoded again where it is needed, which is cheaper than to keep it."""
+    latents: Tensor
+    """(N, D)."""
+    answers: Tensor
+    """(N, classes): the old top's."""
+
+    def __getitem__(self, index: Tensor) -> Pool:
+        return Pool(self.codes[index], self.latents[index], self.answers[index])
+
+
+class GenerativeReplay(TopLearner):
+    """`learnt_from` and `latents_of` say what is generated; here: latents."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        options: GeneratorOptions,
+        replay_loss: ReplayLoss,
+        size: int,
+        unit: bool,
+    ) -> None:
+        """`size`: values of a generated thing; `unit`: they lie in [0, 1]."""
+        super().__init__(setup)
+        self._options, self._replay_loss = options, replay_loss
+        self._size, self._unit = size, unit
+        self.vae, self.old_vae = self._new_vae("vae"), self._new_vae("vae")
+        self.old_top = self._new_top("top")
+        self.vae_optimiser = adam(self.vae, setup.lr)
+        self._noise = setup.random("vae noise")
+        self._old_heads: tuple[range, ...] = ()
+
+    def _new_vae(self, *stream: object) -> VAE:
+        options = self._options
+        random = self.setup.random_cpu(*stream)
+        vae = VAE(self._size, random, options.generator_units, options.z, unit=self._unit)
+        return vae.to(self.setup.device)
+
+    def _new_top(self, *stream: object) -> Top:
+        setup = self.setup
+        return Top(setup.dim, setup.classes, setup.random_cpu(*stream)).to(setup.device)
+
+    def learnt_from(self, batch: Batch) -> Tensor:
+        """What the generator learns of a batch, float (B, P)."""
+        return batch.latents
+
+    def latents_of(self, things: Tensor) -> Tensor:
+        """Generated things (B, P) -> latents (B, D)."""
+        return things
+
+    # --- learning ---------------------------------------------------------------
+
+    def learn(self, task: TaskView) -> None:
+        if not self._old_heads:
+            self._fit_range(task)
+        draw = self._drawer(task)
+        if self._options.algorithm == "printed":
+            self._start_anew(task)
+            for batch in self.batches(task):
+                self._generator_step(batch, draw(), task)
+            draw = self._drawer(task)
+            for batch in self.iterate(task):
+                self._solver_step(batch, draw(), task)
+        else:
+            for batch in self.iterate(task):
+                replays = draw()
+                self._solver_step(batch, replays, task)
+                self._generator_step(batch, replays, task)
+        frozen_copy(self.vae, self.old_vae)
+        frozen_copy(self.top, self.old_top)
+        self._old_heads = self.setup.heads[: task.index + 1]
+
+    def _fit_range(self, task: TaskView) -> None:
+        """Values that may be any are learnt in the scale of the first task's."""
+        if not self._unit:
+            self.vae.fit(self.learnt_from(task.take(torch.arange(len(task)))))
+
+    def _start_anew(self, task: TaskView) -> None:
+        """Algorithm 1, line 6: initialise G_new and T_new."""
+        if not self._old_heads:
+            return
+        fresh_vae = self._new_vae("vae", task.index)
+        if not self._unit:
+            fresh_vae.shift.copy_(self.vae.shift)
+            fresh_vae.scale.copy_(self.vae.scale)
+        self.vae.load_state_dict(fresh_vae.state_dict())
+        self.top.load_state_dict(self._new_top("top", task.index).state_dict())
+        self.vae_optimiser = adam(self.vae, self.setup.lr)
+        self.optimiser = adam(self.top, self.setup.lr)
+
+    def _solver_step(self, batch: Batch, replays: Pool | None, task: TaskView) -> None:
+        with self.setup.watch.phase("solver"):
+            if replays is None:
+                (logits,) = self.train_logits(batch.latents)
+                self.step(self.real_loss(logits, batch.targets, batch.tasks, task))
+                return
+            share = 1 / (task.index + 1)
+            logits, drawn = self.train_logits(batch.latents, replays.latents)
+            replay = self._replay(replays.answers, drawn, task)
+            self.setup.watch.loss("replay", replay)
+            current = self.real_loss(logits, batch.targets, batch.tasks, task)
+            self.step(share * current + (1 - share) * replay)
+
+    def _generator_step(self, batch: Batch, replays: Pool | None, task: TaskView) -> None:
+        with self.setup.watch.phase("generator"):
+            real = self.learnt_from(batch)
+            if replays is None:
+                loss = vae_losses(self.vae, real, self._noise).mean()
+            else:
+                share = 1 / (task.index + 1)
+                both = vae_losses(self.vae, torch.cat([real, self._things(replays)]), self._noise)
+                new, old = torch.split(both, [len(real), len(both) - len(real)])
+                loss = share * new.mean() + (1 - share) * old.mean()
+            self.setup.watch.loss("generator", loss)
+            self.vae_optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.vae_optimiser.step()
+
+    def _replay(self, old: Tensor, new: Tensor, task: TaskView) -> Tensor:
+        """What the new top should still say about what was drawn (`new` is what it says):
+        mean over the old heads (task-incremental), or all old classes as one head."""
+        if self.setup.scenario == "task":
+            losses = [self._replay_loss(new, old, head, head) for head in self._old_heads]
+            return torch.stack(losses).mean()
+        return self._replay_loss(new, old, range(self._old_heads[-1].stop), task.seen)
+
+    # --- what is replayed -------------------------------------------------------
+
+    def _drawer(self, task: TaskView) -> Callable[[], Pool | None]:
+        """Gives the replays of one iteration after the other; None at the first task."""
+        if not self._old_heads:
+            return lambda: None
+        count, stream = self.setup.batch_size, self.setup.random("replays", task.index)
+        watch, size = self.setup.watch, self._options.replay_pool
+        if size:
+            with watch.phase("replay"):
+                pool = self._draw(size, stream)
+            places = self.setup.random("places", task.index)
+            device = pool.codes.device
+            return lambda: pool[torch.randint(size, (count,), generator=places, device=device)]
+
+        def fresh() -> Pool:
+            with watch.phase("replay"):
+                return self._draw(count, stream)
+
+        return fresh
+
+    @torch.no_grad()
+    def _draw(self, count: int, stream: torch.Generator) -> Pool:
+        parts = []
+        for start in range(0, count, _DRAWN):
+            codes = self.old_vae.code(min(_DRAWN, count - start), stream)
+            latents = self.latents_of(self.old_vae.decode(codes))
+            parts.append((codes, latents, self.old_top(latents)))
+        codes, latents, answers = (torch.cat(column) for column in zip(*parts, strict=True))
+        return Pool(codes, latents, answers)
+
+    def _things(self, replays: Pool) -> Tensor:
+        """The drawn things themselves, (B, P); here they are the latents."""
+        return replays.latents
+
+    # --- state ------------------------------------------------------------------
+
+    def state(self) -> dict[str, Tensor]:
+        """After a task the frozen copies are what the networks are: not stored twice."""
+        moments = named_optimiser("vae_optimiser", self.vae_optimiser)
+        more = {"noise": self._noise.get_state(), "learnt": torch.tensor(len(self._old_heads))}
+        return super().state() | named("vae", self.vae) | moments | more
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        super().load_state(state)
+        restore("vae", self.vae, state)
+        restore_optimiser("vae_optimiser", self.vae_optimiser, state)
+        self._noise.set_state(state["noise"])
+        self._old_heads = self.setup.heads[: int(state["learnt"])]
+        frozen_copy(self.vae, self.old_vae)
+        frozen_copy(self.top, self.old_top)
+
+    def memory(self) -> dict[str, int]:
+        return {
+            "generator": parameter_bytes(self.vae),
+            "snapshots": parameter_bytes(self.old_vae) + parameter_bytes(self.old_top),
+        }
+
+    def macs(self) -> dict[str, int]:
+        """A pool's drawing and labelling are spread over the iterations of a task."""
+        rows = self.setup.batch_size
+        labelled = (self._options.replay_pool / self.setup.iters) or rows
+        top = 2 * rows * self.top_step_macs() + labelled * macs(self.old_top)
+        drawn = labelled * decoder_macs(self.vae)
+        return {
+            "top": round(top),
+            "generator": round(2 * rows * 3 * macs(self.vae) + drawn),
+        }

@@ -1,0 +1,160 @@
+"""What replaying stored rows (nr, lr) has in common.
+
+At task t > 1 each batch of B current rows is joined by B stored ones:
+loss = 1/t * current + (1 - 1/t) * replayed (LGR, section IV-C and its code).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from stages.train.buffer import POLICIES, Form, Policy, Reservoir, Rows, draw_slots
+from stages.train.released import Latest
+from stages.train.strategy import Setup, TopLearner
+from stages.train.view import Batch, TaskView
+
+_OFFERED = 1024
+"""Rows of a task that are read at a time when it ends."""
+
+
+@dataclass(frozen=True)
+class RehearsalOptions:
+    buffer_size: int = 1000
+    """Rows that are stored."""
+    buffer_policy: Policy = "reservoir"
+    """reservoir: a uniform sample of all rows seen; balanced: as many of each class."""
+
+    def __post_init__(self) -> None:
+        if self.buffer_size < 1:
+            raise ValueError("buffer_size must be at least 1")
+
+
+class Memory(Protocol):
+    """What is stored, and when a row enters it."""
+
+    @property
+    def stored(self) -> Rows: ...
+
+    @property
+    def bytes(self) -> int: ...
+
+    def saw(self, rows: Rows, stream: torch.Generator) -> None:
+        """After each step, its rows."""
+
+    def close(
+        self, task: TaskView, stored_as: Callable[[Batch], Rows], stream: torch.Generator
+    ) -> None:
+        """After a task."""
+
+    def state(self) -> dict[str, Tensor]: ...
+
+    def load_state(self, state: dict[str, Tensor]) -> None: ...
+
+
+class Sample:
+    """A sample of all distinct rows seen: each is offered to the buffer once, after its task."""
+
+    def __init__(self, buffer: Reservoir) -> None:
+        self._buffer = buffer
+        self.state, self.load_state = buffer.state, buffer.load_state
+
+    @property
+    def stored(self) -> Rows:
+        return self._buffer.stored
+
+    @property
+    def bytes(self) -> int:
+        return self._buffer.bytes
+
+    def saw(self, rows: Rows, stream: torch.Generator) -> None:
+        """Nothing: how often a row was drawn must not decide whether it is kept."""
+
+    def close(
+        self, task: TaskView, stored_as: Callable[[Batch], Rows], stream: torch.Generator
+    ) -> None:
+        for positions in torch.split(torch.arange(len(task)), _OFFERED):
+            self._buffer.offer(stored_as(task.take(positions)), stream)
+
+
+class Rehearsal(TopLearner):
+    """`stored_as` and `latents_of` say what is stored; here: latents."""
+
+    def __init__(self, setup: Setup, options: RehearsalOptions, form: Form) -> None:
+        super().__init__(setup)
+        self._options, self._form = options, form
+        size = options.buffer_size
+        self._memory: Memory
+        if setup.protocol == "released":
+            self._memory = Latest(size, form, setup)
+        else:
+            self._memory = Sample(POLICIES[options.buffer_policy](size, form, setup.device))
+
+    def stored_as(self, batch: Batch) -> Rows:
+        """What the buffer keeps of a batch."""
+        return Rows(batch.latents, batch.targets, batch.tasks)
+
+    def latents_of(self, values: Tensor) -> Tensor:
+        """Stored (N, ...) -> latents float32 (N, D)."""
+        return values
+
+    def learn(self, task: TaskView) -> None:
+        setup, watch = self.setup, self.setup.watch
+        replays = setup.random_cpu("replays", task.index)
+        arrivals = setup.random_cpu("arrivals", task.index)
+        share = 1 / (task.index + 1)
+        stored = self._memory.stored
+        # The buffer rests while a task is learnt and the root is frozen, so that one pass
+        # gives what a pass in each step would.
+        with watch.phase("replay"):
+            latents = self.latents_of(stored.values)
+        for batch in self.iterate(task):
+            with watch.phase("solver"):
+                if len(stored):
+                    slots = draw_slots(len(stored), setup.batch_size, replays)
+                    self._step(batch, task, stored, latents, slots.to(latents.device), share)
+                else:
+                    (logits,) = self.train_logits(batch.latents)
+                    self.step(self.real_loss(logits, batch.targets, batch.tasks, task))
+                self._memory.saw(self.stored_as(batch), arrivals)
+        with watch.phase("replay"):
+            self._memory.close(task, self.stored_as, setup.random_cpu("slots", task.index))
+
+    def _step(
+        self,
+        batch: Batch,
+        task: TaskView,
+        stored: Rows,
+        latents: Tensor,
+        slots: Tensor,
+        share: float,
+    ) -> None:
+        new, old = self.train_logits(batch.latents, latents[slots])
+        current = self.real_loss(new, batch.targets, batch.tasks, task)
+        replayed = self.real_loss(old, stored.targets[slots], stored.tasks[slots], task)
+        self.setup.watch.loss("replay", replayed)
+        self.step(share * current + (1 - share) * replayed)
+
+    def state(self) -> dict[str, Tensor]:
+        stored = {f"buffer.{name}": value for name, value in self._memory.state().items()}
+        return super().state() | stored
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        super().load_state(state)
+        start = "buffer."
+        self._memory.load_state(
+            {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
+        )
+
+    def memory(self) -> dict[str, int]:
+        return {"buffer": self._memory.bytes}
+
+    def most_memory(self) -> dict[str, int]:
+        return {"buffer": self._options.buffer_size * self._form.bytes}
+
+    def macs(self) -> dict[str, int]:
+        return {"top": 2 * self.setup.batch_size * self.top_step_macs()}
