@@ -44,5 +44,5 @@ report: $(READY)  ## Make the table of runs/study again, into runs/report
 	@lgr-pipe report runs/study --out runs/report
 
 clean:  ## Remove data, runs and tools' caches; keep .venv and DVC's cache
-	rm -rf data runs bench.json .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf data runs dvc_plots bench.json .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -57,7 +57,7 @@ class Hdf5Reader:
         self._path = folder / FILE
         try:
             self._file = h5py.File(self._path, "r", locking=False)
-        except OSError as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise CacheDamagedError(f"{self._path} cannot be opened: {error}") from error
 
     def _dataset(self, column: str) -> Any:
@@ -66,13 +66,31 @@ class Hdf5Reader:
             link = self._file.get(column, getlink=True)
             inside = isinstance(link, h5py.HardLink)
             data = self._file[column] if inside else None
-        except (KeyError, OSError, RuntimeError) as error:
+        except (KeyError, OSError, RuntimeError, ValueError) as error:
             raise CacheDamagedError(f"{self._path}, column {column}: {error}") from error
         if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external:
             raise CacheDamagedError(
                 f"{self._path}: {column} is no array inside the file; not read."
             )
+        self._refuse_strange(column, data)
         return data
+
+    def _refuse_strange(self, column: str, data: Any) -> None:
+        """Only our filter is run, and no more memory is taken than there are bytes on disk."""
+        try:
+            recipe = data.id.get_create_plist()
+            filters = {recipe.get_filter(k)[0] for k in range(recipe.get_nfilters())}
+            stored, size = data.id.get_storage_size(), data.nbytes
+        except (OSError, RuntimeError, ValueError, TypeError) as error:
+            raise CacheDamagedError(f"{self._path}, column {column}: {error}") from error
+        if filters - {h5py.h5z.FILTER_FLETCHER32}:
+            raise CacheDamagedError(
+                f"{self._path}: {column} is filtered as no cache of ours is; not read."
+            )
+        if stored < size:
+            raise CacheDamagedError(
+                f"{self._path}: {column} should have {size} bytes, {stored} are there; not read."
+            )
 
     def describe(self, column: str) -> tuple[str, tuple[int, ...]]:
         data = self._dataset(column)
@@ -82,7 +100,7 @@ class Hdf5Reader:
         data = self._dataset(column)
         try:
             rows: Array = data[start:stop]
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise CacheDamagedError(
                 f"{self._path}, column {column}, rows {start} to {stop - 1}: {error}"
             ) from error

@@ -10,7 +10,15 @@ import numpy as np
 from cache.digest import column_digest, file_digest, row_digests
 from cache.errors import CacheDamagedError, CacheMismatchError
 from cache.fingerprint import Settings, differences, fingerprint
-from cache.schema import SAMPLES, SPLITS, Kind, Manifest, read_lines, read_manifest
+from cache.schema import (
+    SAMPLES,
+    SPLITS,
+    Kind,
+    Manifest,
+    read_lines,
+    read_manifest,
+    refuse_rows_without_lines,
+)
 from cache.store import Array, store_reader
 
 
@@ -21,6 +29,7 @@ class Cache:
         """Raises CacheMissingError, CacheUnfinishedError or CacheDamagedError."""
         self.path = path
         self.manifest: Manifest = read_manifest(path)
+        refuse_rows_without_lines(self.manifest, path)
         self._store = store_reader(self.manifest.store, path)
         for name, column in self.manifest.columns.items():
             found = self._store.describe(name)

@@ -2,7 +2,7 @@
 
     manifest.json    written last; its presence says "complete"
     samples.jsonl    one line per row: id, label, subject, split, ...
-    provenance.json  when, where, with which versions: never compared
+    provenance.json  when, where, with which versions: never compared; and the digest of each file
     data.zarr/ | data.h5
 
 A cache has exactly one *bulk* column (crops or latents), sharded, and a few
@@ -13,14 +13,18 @@ blake3 of every bulk row, so that a damaged row can be named.
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cache.digest import text_digest
+from cache.digest import DIGEST_BYTES, text_digest
 from cache.errors import CacheDamagedError, CacheMissingError, CacheUnfinishedError
 from cache.fingerprint import canonical_json, fingerprint, short
+from cache.printable import printable
 
 SCHEMA: Literal[2] = 2
 _SHARD_ROWS = (256, 4096)
@@ -30,7 +34,11 @@ _CHUNK_ROWS, _CHUNK_BYTES = 64, 1 << 20
 MANIFEST = "manifest.json"
 SAMPLES = "samples.jsonl"
 PROVENANCE = "provenance.json"
-_MANIFEST_LIMIT = 64_000_000  # bytes; a larger one is not read
+MANIFEST_LIMIT = 64_000_000  # bytes; a larger one is not read
+_NESTING = 64  # levels of JSON; what is deeper is refused
+_LINE_LIMIT = 1 << 20  # bytes of a line in the sample table
+MOST_SHARD, _MOST_SIDE = 1 << 30, 1 << 12
+"""Bytes of a shard, and of a side column's row: readers hold one at a time."""
 
 Kind = Literal["crops", "latents"]
 SPLITS = ("train", "test", "pretrain")
@@ -178,16 +186,16 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder} holds no {MANIFEST}, so it is no finished cache. "
             "Run the crop or extract command that makes it again."
         )
-    if path.stat().st_size > _MANIFEST_LIMIT:
-        raise CacheDamagedError(f"{path} is larger than {_MANIFEST_LIMIT} bytes; not read.")
+    if path.stat().st_size > MANIFEST_LIMIT:
+        raise CacheDamagedError(f"{path} is larger than {MANIFEST_LIMIT} bytes; not read.")
     try:
-        manifest = Manifest.model_validate(json.loads(path.read_bytes()))
-    except (ValidationError, ValueError, RecursionError) as error:
-        first = str(error).splitlines()
+        manifest = Manifest.model_validate(parse_json(path.read_bytes()))
+        _check_consistency(manifest, path)
+    except (ValidationError, ValueError) as error:
+        first = " ".join(str(error).splitlines()[:3])
         raise CacheDamagedError(
-            f"{path} is not a manifest of schema {SCHEMA}: {' '.join(first[:3])}"
+            f"{path} is not a manifest of schema {SCHEMA}: {printable(first)}"
         ) from None
-    _check_consistency(manifest, path)
     return manifest
 
 
@@ -209,12 +217,116 @@ def _check_consistency(manifest: Manifest, path: Path) -> None:
             raise CacheDamagedError(
                 f"{path}: column {name} has shape {column.shape}, the cache {manifest.rows} rows."
             )
+    _check_shapes(manifest, path)
+    _check_sizes(manifest, path)
+
+
+def _check_shapes(manifest: Manifest, path: Path) -> None:
+    """Columns that every reader uses have the shapes that it counts on."""
+    if manifest.bulk != manifest.kind:
+        raise CacheDamagedError(f"{path}: the bulk column is not {manifest.kind}.")
+    rest: dict[str, tuple[int, ...]] = {"digest": (DIGEST_BYTES,)}
+    rest |= dict.fromkeys(("label", "subject", "split", "row", "status"), ())
+    for name, column in manifest.columns.items():
+        plain = column.dtype.startswith("int") or column.dtype == "uint8"
+        if name in rest and not (plain and column.shape[1:] == rest[name]):
+            raise CacheDamagedError(
+                f"{path}: column {name} cannot be {column.dtype} {column.shape}."
+            )
+
+
+def refuse_rows_without_lines(manifest: Manifest, folder: Path) -> None:
+    """A row has a line in the sample table: what states more rows than can have one lies.
+
+    Raises:
+        CacheDamagedError: it does, or there is no table.
+    """
+    path = folder / SAMPLES
+    if not path.is_file():
+        raise CacheDamagedError(f"{path} is missing.")
+    size = path.stat().st_size
+    if size < manifest.rows * len("{}\n"):
+        raise CacheDamagedError(f"{path} has {size} bytes: not {manifest.rows} rows.")
+
+
+def _check_sizes(manifest: Manifest, path: Path) -> None:
+    """No shard and no row is larger than any that is written: memory stays bounded."""
+    for name, column in manifest.columns.items():
+        row = math.prod(column.shape[1:]) * np.dtype(column.dtype).itemsize
+        bulk = name == manifest.bulk
+        most = MOST_SHARD if bulk else _MOST_SIDE
+        size = row * min(manifest.shard_rows, manifest.rows) if bulk else row
+        if size > most:
+            what = "a shard" if bulk else "a row"
+            raise CacheDamagedError(
+                f"{path}: {what} of column {name} would have {size} bytes, more than {most}."
+            )
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):  # 1e999 is grammatical
+        raise ValueError(f"{digits[:20]} is too large a number")
+    return number
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+
+
+def parse_json(raw: bytes) -> Any:
+    """JSON of a stranger: UTF-8, no NaN or infinity, no deep nesting.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        value = _DECODER.decode(raw.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    _refuse_deep(value)
+    return value
+
+
+def _refuse_deep(value: Any) -> None:
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(_NESTING):
+        held = [v.values() if isinstance(v, dict) else v for v in level]
+        level = [v for inner in held for v in inner if isinstance(v, dict | list)]  # next level
+        if not level:
+            return
+    raise ValueError("it is nested too deeply")
+
+
+def iter_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file of JSON lines, one at a time.
+
+    Raises:
+        CacheDamagedError: a line that is too long or no JSON object.
+    """
+    with path.open("rb") as handle:
+        number = 0
+        while line := handle.readline(_LINE_LIMIT + 1):
+            number += 1
+            if line == b"\n":
+                continue
+            try:
+                if len(line) > _LINE_LIMIT:
+                    raise ValueError(f"it has more than {_LINE_LIMIT} bytes")
+                row = parse_json(line)
+                if not isinstance(row, dict):
+                    raise ValueError("it is no JSON object")
+            except ValueError as error:
+                raise CacheDamagedError(f"{path}, line {number}: {error}") from None
+            yield row
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """A file of JSON lines."""
-    lines = path.read_text(encoding="utf-8").split("\n")  # splitlines() would cut at U+2028
-    return [json.loads(line) for line in lines if line]
+    return list(iter_lines(path))
 
 
 def scratch_folder(out: Path, key: str, unit_rows: int) -> Path:

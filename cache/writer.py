@@ -22,10 +22,10 @@ from cache.digest import column_digest, file_digest, row_digests
 from cache.errors import CacheDamagedError, CacheExistsError, CacheUnfinishedError, Refused
 from cache.files import put_in_place, sync_tree, write_json, write_json_lines
 from cache.fingerprint import Settings, differences
+from cache.listing import write_provenance
 from cache.parts import Parts
 from cache.schema import (
     MANIFEST,
-    PROVENANCE,
     SAMPLES,
     Column,
     Info,
@@ -91,6 +91,8 @@ def publish(
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # nothing, unless it was not put in place
+        with contextlib.suppress(OSError):  # empty only where a store made it again for itself
+            parts.scratch.rmdir()
     _remove(parts.scratch)
     return manifest
 
@@ -164,7 +166,7 @@ def _assemble(
     }
     writer.finish(side, {"lgr_pipe": json.dumps(about)})
     write_json_lines(folder / SAMPLES, content.samples)
-    write_json(folder / PROVENANCE, content.provenance)
+    write_provenance(folder, content.provenance)
     manifest = _manifest(parts, content, store, bulk, columns, file_digest(folder / SAMPLES))
     write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
     return manifest

@@ -7,6 +7,7 @@ back as zeros, so completeness is the manifest's business, not the folder's.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
 from cache.errors import CacheDamagedError
-from cache.schema import chunk_rows_for
+from cache.printable import printable
+from cache.schema import MOST_SHARD, chunk_rows_for
 from cache.store import Array, Bulk, little_endian
 
 FOLDER = "data.zarr"
@@ -69,16 +71,21 @@ class ZarrReader:
     def _array(self, column: str) -> Any:
         if column not in self._arrays:
             try:
-                array = zarr.open_array(self._path / column, mode="r")
+                array = zarr.open_array(self._path / column, mode="r", zarr_format=3)
                 codecs = _all_codecs(array.metadata.codecs)  # type: ignore[union-attr]
             except Exception as error:  # zarr raises many kinds for a broken zarr.json
                 raise CacheDamagedError(
-                    f"{self._path / column} cannot be opened: {error}"
+                    f"{self._path / column} cannot be opened: {printable(error)}"
                 ) from error
             strange = [type(c).__name__ for c in codecs if not isinstance(c, _CODECS)]
             if strange:
                 raise CacheDamagedError(
                     f"{self._path / column} uses {strange[0]}, as no cache of ours does; not read."
+                )
+            cell = math.prod(array.shards or array.chunks) * array.dtype.itemsize
+            if cell > max(array.nbytes, MOST_SHARD):
+                raise CacheDamagedError(
+                    f"{self._path / column} is cut into pieces of {cell} bytes; not read."
                 )
             self._arrays[column] = array
         return self._arrays[column]
@@ -94,7 +101,7 @@ class ZarrReader:
             raise
         except Exception as error:  # checksum, truncation, missing index: all mean damage
             raise CacheDamagedError(
-                f"{self._path / column}, rows {start} to {stop - 1}: {error}"
+                f"{self._path / column}, rows {start} to {stop - 1}: {printable(error)}"
             ) from error
         return rows
 

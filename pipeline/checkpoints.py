@@ -192,11 +192,19 @@ class Checkpoints:
         except (ValueError, RecursionError) as error:
             raise self._damaged(path, error) from None
         if lines:
-            shown = "\n  ".join(_printable(line) for line in lines[:20])
+            shown = "\n  ".join(printable(line) for line in lines[:20])
             more = f"\n  and {len(lines) - 20} more" if len(lines) > 20 else ""
             raise Refused(
                 f"{self.folder} holds checkpoints of a run with other settings:\n  {shown}{more}\n"
                 "Use the settings that are found there, or run without --resume to start anew."
+            )
+
+    def refuse_link(self) -> None:
+        """Raise Refused if `clear` would."""
+        if self.folder.is_symlink():
+            raise Refused(
+                f"{self.folder} is a symbolic link, and what it leads to is not deleted: "
+                "remove the link, or choose another --out."
             )
 
     def clear(self) -> None:
@@ -205,11 +213,7 @@ class Checkpoints:
         Raises:
             Refused: the folder itself is a symbolic link.
         """
-        if self.folder.is_symlink():
-            raise Refused(
-                f"{self.folder} is a symbolic link, and what it leads to is not deleted: "
-                "remove the link, or choose another --out."
-            )
+        self.refuse_link()
         if not self.folder.is_dir():
             return
         self._begun.clear()
@@ -232,7 +236,7 @@ class Checkpoints:
             return folder
         self.refuse_other()
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(".*.tmp"):
+        for leftover in (*self.folder.glob(".*.tmp"), *folder.glob(".*.tmp")):
             leftover.unlink()
         if not (self.folder / _SETTINGS).exists():
             about = _Settings(settings=self._settings)
@@ -258,11 +262,11 @@ class Checkpoints:
 
     def _damaged(self, path: Path, error: Exception) -> Refused:
         why = " ".join(str(error).splitlines()[:3])
-        return Refused(f"{path} is damaged or no checkpoint: {_printable(why)}. {self._advice}")
+        return Refused(f"{path} is damaged or no checkpoint: {printable(why)}. {self._advice}")
 
     @property
     def _advice(self) -> str:
-        return f"Delete {self.folder}, or run without --resume, to start anew."
+        return f"Delete {self.folder}, or run with --overwrite and without --resume, to start anew."
 
 
 def _write(path: Path, about: _About, tensors: Mapping[str, Tensor]) -> None:
@@ -310,7 +314,7 @@ def _load(path: Path, kind: type[_Kind]) -> tuple[_Kind, dict[str, Tensor]]:
         if not {_ABOUT, _DIGEST} <= metadata.keys():
             raise ValueError("lgr-pipe has not written it")
         text, digest = metadata[_ABOUT], metadata[_DIGEST]
-        about = kind.model_validate(json.loads(text))
+        about = kind.model_validate(_plain_json(text))
         names = list(file.keys())
         if not all(file.get_slice(name).get_dtype() in _DTYPES.values() for name in names):
             raise ValueError("it holds a dtype that is never written")
@@ -319,6 +323,13 @@ def _load(path: Path, kind: type[_Kind]) -> tuple[_Kind, dict[str, Tensor]]:
     if _digest(text, tensors) != digest:
         raise ValueError("it does not have its digest")
     return about, tensors
+
+
+def _plain_json(text: str) -> Any:
+    """Raises ValueError: no JSON, or NaN or infinity, which metrics.json could not hold."""
+    value = json.loads(text)
+    json.dumps(value, allow_nan=False)  # "NaN" is read as one, and 1e999 as infinity
+    return value
 
 
 def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
@@ -357,6 +368,6 @@ def _remove_ours(folder: Path) -> None:
         folder.rmdir()
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Short, and nothing in it that steers a terminal."""
     return "".join(c if c.isprintable() else "?" for c in text[:_SHOWN])

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cache.errors import Refused
-from pipeline import cli_data, cli_extract, cli_sweep
+from pipeline import cli_cache, cli_data, cli_extract, cli_sweep
 from pipeline import options as o
 from pipeline.console import Guarded
 from pipeline.options import setting
@@ -63,7 +63,7 @@ app.command()(cli_extract.extract)
 app.command()(cli_extract.pretrain)
 app.command()(cli_extract.backbones)
 app.add_typer(cli_data.datasets_app, name="datasets")
-app.add_typer(cli_data.cache_app, name="cache")
+app.add_typer(cli_cache.cache_app, name="cache")
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -116,7 +116,7 @@ def train(
     --buffer-size 500; lgr-pipe strategies lists them.
     """
     options = locals()
-    own = _extra_options(context.args)
+    own = extra_options(context.args)
     fields = {field: options[field] for field in TrainParams.model_fields}
     resolved = trace(params, {"train": fields}, preset)
     if show_config:
@@ -144,7 +144,7 @@ def train(
     stage_two.train(resolved.params, strategy, cache, out, how)
 
 
-def _extra_options(words: list[str]) -> dict[str, str]:
+def extra_options(words: list[str]) -> dict[str, str]:
     """`--name value` or `--name=value`, as left over by the command's own options."""
     given: dict[str, str] = {}
     rest = iter(words)
@@ -185,21 +185,29 @@ def strategies(
 def report(
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(help="Folders with runs of one study", show_default="runs"),
+        typer.Argument(help="Folders with runs, of any number of studies", show_default="runs"),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for table.md and table.csv")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for table.md, table.csv and curves.csv")
+    ] = None,
 ) -> None:
-    """Print the result table of a study: strategies in rows, mean and spread over seeds."""
-    from cache.files import write_text
-    from stages.report.runs import find_runs
-    from stages.report.table import csv_text, markdown
+    """Print the result tables: strategies in rows, mean and spread over seeds.
 
-    found = find_runs(runs or [Path("runs")])
-    text = markdown(found)
+    Runs that differ in more than the strategy (data, backbone, scenario, training) get tables of
+    their own.
+    """
+    from cache.files import write_text
+    from stages.report.flat import curves_csv, table_csv
+    from stages.report.runs import find_studies
+    from stages.report.table import markdown
+
+    studies = find_studies(runs or [Path("runs")])
+    text = markdown(studies)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
+        write_text(out / "table.csv", table_csv(studies))
+        write_text(out / "curves.csv", curves_csv(studies))
         write_text(out / "table.md", text)
-        write_text(out / "table.csv", csv_text(found))
     typer.echo(text)
 
 

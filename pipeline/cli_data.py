@@ -1,25 +1,18 @@
-"""The commands that show what there is: datasets, cache."""
+"""The commands that show the data sets there are, and whether yours is whole."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cache.errors import Refused
 from pipeline import options as o
 from pipeline.params import resolve
 
 datasets_app = typer.Typer(
     help="List the data sets: classes, sizes, how they must lie, and where to ask for them.",
     invoke_without_command=True,
-    rich_markup_mode=None,
-)
-cache_app = typer.Typer(
-    help="Look into caches.",
-    no_args_is_help=True,
     rich_markup_mode=None,
 )
 
@@ -88,39 +81,3 @@ def check(
     found = room.check(name, root, **given)
     typer.echo(room.text(found))
     raise typer.Exit(0 if found.ok else 1)
-
-
-@cache_app.command("samples")
-def samples(
-    path: Annotated[Path, typer.Argument(help="Cache, from lgr-pipe crop or extract")],
-    status: Annotated[
-        str | None, typer.Option(help="Only these: found, whole, center, dropped, failed")
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="Only these: train, test, pretrain")] = None,
-    label: Annotated[str | None, typer.Option(help="Only this class")] = None,
-    as_json: o.Json = False,
-) -> None:
-    """List the rows of a cache: id, class, subject, split, status, and why an image failed."""
-    from cache.reader import Cache
-    from cache.schema import SPLITS
-    from stages.extract.faces import Status
-
-    with Cache(path) as cache:
-        manifest, rows = cache.manifest, cache.samples()
-    choices = {
-        "status": (status, tuple(s.name.lower() for s in Status)),
-        "split": (split, SPLITS),
-        "label": (label, manifest.classes),
-    }
-    for field, (wanted, known) in choices.items():
-        if wanted is not None and wanted not in known:
-            raise Refused(f"--{field} must be one of {', '.join(known)}, got {wanted!r}.")
-        rows = [row for row in rows if wanted in (None, row.get(field))]
-    if manifest.kind == "latents" and status in ("failed", "dropped"):
-        raise Refused(f"{path} holds latents: what has none is listed in its crop cache.")
-    if as_json:
-        typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
-        return
-    for row in rows:
-        shown = ("row", "id", "label", "subject", "split", "status", "reason")
-        typer.echo("\t".join(str(row.get(key, "")) for key in shown))

@@ -33,6 +33,7 @@ class Events:
             OSError: a place that cannot be written.
         """
         self._board = None if tensorboard is None else _board(tensorboard)
+        self._path = path
         if resume and path.exists():
             _cut_torn_line(path)
         self._file = path.open("ab" if resume else "wb")
@@ -73,18 +74,30 @@ class Events:
             if self._board is not None:
                 self._board.close()
         finally:
+            empty = self._file.tell() == 0
             self._file.close()
+            if empty:  # refused before it began
+                self._path.unlink(missing_ok=True)
 
 
-def _board(folder: Path) -> Any:
+def need_tensorboard() -> Any:
+    """Its writer.
+
+    Raises:
+        Refused: the package is not installed.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise Refused(
             "--tensorboard needs the package tensorboard: pip install 'lgr-pipe[tensorboard]'"
         ) from None
+    return SummaryWriter
+
+
+def _board(folder: Path) -> Any:
     # Seconds: it is there to be looked at while the run goes on.
-    return SummaryWriter(str(folder), flush_secs=10)
+    return need_tensorboard()(str(folder), flush_secs=10)
 
 
 def _cut_torn_line(path: Path) -> None:

@@ -141,13 +141,13 @@ class TrainReader:
         Raises:
             Refused: as `train` does.
         """
-        from pipeline.cli import _extra_options
+        from pipeline.cli import extra_options
         from pipeline.stage_two import read_options
 
         given, rest = self.options(words)
         fields = {field: given[field] for field in TrainParams.model_fields}
         params = resolve(path_of(given, "params"), {"train": fields}, given["preset"])
-        own = {**params.options.get(given["strategy"], {}), **_extra_options(rest)}
+        own = {**params.options.get(given["strategy"], {}), **extra_options(rest)}
         return Settings(
             strategy=given["strategy"],
             train=params.train.model_dump(mode="json", exclude={"period"}),
@@ -160,12 +160,12 @@ class TrainReader:
         Raises:
             Refused: as `train` does.
         """
-        from pipeline.stage_two import _scenario
+        from pipeline.stage_two import scenario_of
 
         deciding = ("scenario", "tasks", "class_order", "uneven", "validation")
         kinds = {tuple(p.settings.train[name] for name in deciding): p for p in points}
         for point in kinds.values():
-            _scenario(cache, TrainParams.model_validate(point.settings.train))
+            scenario_of(cache, TrainParams.model_validate(point.settings.train))
 
     def evaluation(self, words: Words, validation: float | None) -> Words:
         """The words that keep all accuracies to validation rows.

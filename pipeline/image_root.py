@@ -39,13 +39,15 @@ def load_images(
         cache.expect("crops")
         if cache.manifest.fingerprint != latents.manifest.settings.get("crops"):
             raise CacheMismatchError(f"{latents.path} was not made of the crops in {crops}.")
-        rows = latents.side("row")
-        if not 0 <= rows.min() <= rows.max() < cache.manifest.rows:
-            raise CacheMismatchError(f"{latents.path} names crops that {crops} does not have.")
-        pictures = torch.from_numpy(cache.bulk()[rows])
+        pictures = _pictures(latents, cache)
     tap, root = recover(latents.manifest, weights)
     root.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     side = pictures.shape[1]
+    costs = cost(tap, side)  # before the root is asked: it may not take crops of this size
+    if costs.dim != values.shape[1]:
+        raise CacheMismatchError(
+            f"{latents.path} holds latents of {values.shape[1]} values, its root gives {costs.dim}."
+        )
     channels = 1 if tap.grey else 3
 
     @torch.no_grad()  # not inference mode: the top learns from what comes out
@@ -59,5 +61,26 @@ def load_images(
     made = through(pixels(pictures[torch.from_numpy(spots)].to(device))).cpu().numpy()
     dtype = latents.manifest.columns[latents.manifest.bulk].dtype
     refuse_other_latents(made, values[spots], dtype)
-    work = cost(tap, side).macs
-    return Images(side, channels * side * side, pixels, through, work), pictures
+    return Images(side, channels * side * side, pixels, through, costs.macs), pictures
+
+
+def _pictures(latents: Cache, crops: Cache) -> torch.Tensor:
+    """The crop of each latent, uint8 (N, S, S, 3).
+
+    Raises:
+        CacheMismatchError: the columns are not those of a latent and a crop cache.
+    """
+    row = latents.manifest.columns.get("row")
+    pixels = crops.manifest.columns[crops.manifest.bulk]
+    side = pixels.shape[1] if len(pixels.shape) > 1 else 0
+    if row is None or len(row.shape) != 1 or not row.dtype.startswith("int"):
+        raise CacheMismatchError(f"{latents.path} does not say which crop each latent is of.")
+    if (pixels.dtype, pixels.shape[1:]) != ("uint8", (side, side, 3)):
+        raise CacheMismatchError(f"{crops.path} does not hold square crops in three colours.")
+    rows = latents.side("row")
+    if not 0 <= rows.min() <= rows.max() < crops.manifest.rows:
+        raise CacheMismatchError(f"{latents.path} names crops that {crops.path} does not have.")
+    everything = crops.bulk()
+    if not np.array_equal(rows, np.arange(len(everything))):  # else a copy for nothing
+        everything = everything[rows]
+    return torch.from_numpy(everything)

@@ -177,12 +177,25 @@ class Params(_Section):
     store: Literal["zarr", "hdf5"] = "zarr"
     """How caches are stored: zarr (a folder) or hdf5 (one file)"""
     train: TrainParams = TrainParams()
+    backbones: tuple[str, ...] = ()
+    """What DVC extracts"""
     strategies: tuple[str, ...] = ()
-    """What DVC trains"""
+    """What DVC trains on latents"""
+    image_strategies: tuple[str, ...] = ()
+    """What DVC trains on crops as well"""
     options: dict[str, dict[str, Option]] = Field(default_factory=dict)
     """Options of single strategies, by name"""
 
-    @field_validator("strategies", "options")
+    @field_validator("backbones", "strategies", "image_strategies")
+    @classmethod
+    def _different_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(value):
+            raise ValueError("a name is empty")
+        if len(set(value)) < len(value):
+            raise ValueError("a name is there twice, and DVC makes a stage of each")
+        return value
+
+    @field_validator("strategies", "image_strategies", "options")
     @classmethod
     def _strategies_exist(cls, value: Any) -> Any:
         for name in value:

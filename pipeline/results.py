@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import platform
 import statistics
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 
-from cache.errors import CacheExistsError
+from cache.errors import CacheExistsError, Refused
 from cache.files import write_json
 from cache.provenance import versions
 from cache.schema import Manifest
@@ -40,6 +41,8 @@ METRICS, RUN, LOG, CHECKPOINTS = "metrics.json", "run.json", "log.jsonl", "check
 def refuse_taken(out: Path, *, overwrite: bool, resume: bool) -> None:
     """A folder with results is kept unless `overwrite`; one with other things always.
 
+    `resume` goes on with a finished run too: more seeds may be asked for.
+
     Raises:
         CacheExistsError: `out` is taken.
         Refused: there is nothing to resume, or it would have to be chosen how to go on.
@@ -54,9 +57,10 @@ def refuse_taken(out: Path, *, overwrite: bool, resume: bool) -> None:
         raise CacheExistsError(
             f"{out} exists already and holds other things ({strange[0]}): choose another --out."
         )
-    if METRICS in names and not overwrite:
+    if METRICS in names and not overwrite and not (resume and CHECKPOINTS in names):
+        also = " without its checkpoints, so that nothing can be added" if resume else ""
         raise CacheExistsError(
-            f"{out} holds the results of a finished run: add --overwrite to replace them, "
+            f"{out} holds the results of a finished run{also}: add --overwrite to replace them, "
             "or choose another --out."
         )
     if CHECKPOINTS in names and not overwrite and not resume:
@@ -67,22 +71,49 @@ def refuse_taken(out: Path, *, overwrite: bool, resume: bool) -> None:
 
 
 def clear(out: Path, checkpoints: Checkpoints) -> None:
-    """Remove what an earlier run left; metrics.json first: its presence says finished."""
+    """Remove what an earlier run left; metrics.json first: its presence says finished.
+
+    Raises:
+        Refused: the checkpoints are behind a link; nothing is removed.
+    """
+    checkpoints.refuse_link()
     for name in (METRICS, *(n for n in FILES if n not in (METRICS, CHECKPOINTS))):
         (out / name).unlink(missing_ok=True)
     checkpoints.clear()
 
 
 @contextmanager
-def folder(out: Path) -> Iterator[None]:
+def folder(out: Path, *, overwrite: bool, resume: bool) -> Iterator[None]:
     """`out` made before the work (a place that cannot be written is found out now, not
-    after an hour of training), and unmade if the work fails and it is empty."""
+    after an hour of training), for this process alone; unmade if the work fails and it is empty.
+
+    Raises:
+        Refused: another process is at work in it; or as `refuse_taken`.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    handle = os.open(out, os.O_RDONLY)
     try:
-        yield
+        _lock(handle, out)
+        try:
+            refuse_taken(out, overwrite=overwrite, resume=resume)  # by who was here meanwhile
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # not empty: the work has succeeded
+                out.rmdir()
     finally:
-        with contextlib.suppress(OSError):  # not empty: the work has succeeded
-            out.rmdir()
+        os.close(handle)
+
+
+def _lock(handle: int, out: Path) -> None:
+    """Until the handle is closed, or this process ends however it may."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Refused(
+            f"Another run is at work in {out}: wait for it, or choose another --out."
+        ) from None
+    except OSError:
+        pass  # a file system without locks for folders, such as NFS
 
 
 def study(
@@ -160,6 +191,7 @@ def write(out: Path, found: dict[str, Any], answers: list[Arrays], about: dict[s
     """Everything else first, metrics.json last: its presence says that the run is finished."""
     for leftover in out.glob(".*.tmp"):  # of a run that was killed here
         leftover.unlink()
+    (out / METRICS).unlink(missing_ok=True)  # of fewer seeds
     runs = found["runs"]
     write_accuracy_matrix(out / ACCURACY_MATRIX, runs, found["scenario"])
     write_curve(out / CURVE, runs)

@@ -11,14 +11,13 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cache.errors import Refused
 from pipeline.checkpoints import Checkpoints
 from pipeline.device import threads_for
 from pipeline.events import Events
+from pipeline.records import MISFIT, Record, check_finished, check_record, check_state, misfit
 from stages.train.figures import figures, predictions
-from stages.train.loop import Progress, run
+from stages.train.loop import Progress, learning_steps, run
 from stages.train.meter import Meter
 from stages.train.scenario import Scenario, Task
 from stages.train.strategy import Setup, Strategy
@@ -52,10 +51,10 @@ class SeedRuns:
 
     def run(self, seed: int) -> tuple[Entry, Arrays]:
         """The seed's entry in metrics.json, and its predictions."""
-        finished = self.checkpoints.finished(seed)
+        finished = self._finished(seed)
         if finished is not None:
             self.tick(self.iters * len(self.scenario.tasks))
-            return finished[0], cast(Arrays, finished[1])
+            return finished
         with Meter(self.period, self.device) as meter:
             watch = Telling(meter.phase, lambda: self.tick(1), self.events.write)
             strategy: Strategy = self.module.Method(self.setup(seed, watch), self.options)
@@ -93,11 +92,11 @@ class SeedRuns:
     def _save(
         self, strategy: Strategy, seed: int, progress: Progress, task: Task, resources: Report
     ) -> None:
-        record = _Record.of(progress, resources).model_dump()
+        record = Record.of(progress, resources).model_dump()
         learnt = task.index + 1
         self.checkpoints.save(seed, learnt, strategy.model(), strategy.state(), record)
         self.events.write("checkpoint", seed=seed, task=learnt)
-        known = [value for value in progress.rows[-1] if not math.isnan(value)]
+        known = [value for value in progress.rows[-1][:learnt] if not math.isnan(value)]
         self.events.scalar(f"seed {seed}/accuracy", float(np.mean(known)), learnt)
 
     def _resumed(self, strategy: Strategy, seed: int) -> tuple[Progress, Report | None]:
@@ -106,54 +105,24 @@ class SeedRuns:
         if saved is None:
             return Progress(), None
         try:
-            record = _Record.model_validate(saved.record)
+            record = Record.model_validate(saved.record)
+            check_record(
+                record, saved, learning_steps(strategy.schedule, self.scenario), self.scenario
+            )
             strategy.load_state(saved.state)
-        except (ValidationError, KeyError, ValueError, RuntimeError) as error:
-            raise Refused(
-                f"The checkpoint of seed {seed} does not fit this run ({_first_line(error)}): "
-                "run without --resume, with --overwrite."
-            ) from None
+            check_state(strategy, saved.state)
+        except MISFIT as error:
+            raise misfit(seed, error) from None
         self.tick(self.iters * saved.learnt)
-        return record.progress(), cast(Report | None, record.resources)
+        return record.progress(), cast(Report, record.resources.model_dump())
 
-
-class _Record(BaseModel):
-    """Beside a strategy's state in a checkpoint; NaN is null."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    untrained: list[float | None]
-    rows: list[list[float | None]]
-    also_rows: list[list[float | None]]
-    seconds: list[float]
-    resources: dict[str, Any] | None
-
-    @classmethod
-    def of(cls, progress: Progress, resources: Report) -> _Record:
-        return cls(
-            untrained=_plain(progress.untrained),
-            rows=[_plain(row) for row in progress.rows],
-            also_rows=[_plain(row) for row in progress.also_rows],
-            seconds=progress.seconds,
-            resources=dict(resources),
-        )
-
-    def progress(self) -> Progress:
-        return Progress(
-            _numbers(self.untrained),
-            [_numbers(row) for row in self.rows],
-            [_numbers(row) for row in self.also_rows],
-            self.seconds,
-        )
-
-
-def _plain(values: list[float]) -> list[float | None]:
-    return [None if math.isnan(value) else value for value in values]
-
-
-def _numbers(values: list[float | None]) -> list[float]:
-    return [math.nan if value is None else value for value in values]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    def _finished(self, seed: int) -> tuple[Entry, Arrays] | None:
+        """What an earlier run has made of a seed."""
+        found = self.checkpoints.finished(seed)
+        if found is None:
+            return None
+        try:
+            check_finished(found[0], found[1], seed, self.scenario)
+        except MISFIT as error:
+            raise misfit(seed, error) from None
+        return found[0], cast(Arrays, found[1])

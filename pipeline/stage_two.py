@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
+import typer
 from pydantic import TypeAdapter, ValidationError
 
 from cache.errors import CacheMismatchError, Refused
@@ -16,7 +20,7 @@ from cache.schema import Manifest
 from pipeline import results
 from pipeline.checkpoints import Checkpoints
 from pipeline.console import progress, say
-from pipeline.events import Events
+from pipeline.events import Events, need_tensorboard
 from pipeline.image_root import load_images
 from pipeline.params import Params, TrainParams, parse_seeds
 from pipeline.seed_runs import Arrays, Entry, SeedRuns
@@ -55,6 +59,7 @@ def train(params: Params, strategy: str, cache: Path, out: Path, how: TrainHow) 
     options = read_options(strategy, {**params.options.get(strategy, {}), **how.given})
     module = strategies.module(strategy)
     results.refuse_taken(out, overwrite=how.overwrite, resume=how.resume)
+    _refuse_board(how.tensorboard, out)
     with Meter(params.train.period, how.device) as meter, meter.phase("load"):
         loaded = _load(cache, params.train, how, module)
     _warn(loaded.scenario, params, loaded.manifest.classes)
@@ -63,10 +68,13 @@ def train(params: Params, strategy: str, cache: Path, out: Path, how: TrainHow) 
     checkpoints = Checkpoints(
         out / results.CHECKPOINTS, results.deciding(found, options, params.train)
     )
-    with results.folder(out):
+    taking = results.folder(out, overwrite=how.overwrite, resume=how.resume)
+    with taking, _interruptible(checkpoints):
         if how.resume:
             checkpoints.refuse_other()
         else:
+            if how.overwrite:  # what would refuse to begin must not cost the results that are there
+                module.Method(_setup(loaded, params.train, how, 0, Watch()), options)
             results.clear(out, checkpoints)
         with Events(out / results.LOG, resume=how.resume, tensorboard=how.tensorboard) as events:
             runs = _run_seeds(module, options, params.train, loaded, checkpoints, events, how)
@@ -74,6 +82,33 @@ def train(params: Params, strategy: str, cache: Path, out: Path, how: TrainHow) 
         about = results.about(options, params.train, cache, how.device)
         results.write(out, found, [arrays for _, arrays in runs], about)
     say(results.sentence(found, out))
+
+
+def _refuse_board(board: Path | None, out: Path) -> None:
+    """Before anything that is there is touched."""
+    if board is None:
+        return
+    need_tensorboard()
+    if board.resolve().is_relative_to(out.resolve()):
+        raise Refused(
+            f"--tensorboard {board} lies in --out {out}, which holds one run's files and nothing "
+            "else: choose a folder beside it."
+        )
+
+
+@contextmanager
+def _interruptible(checkpoints: Checkpoints) -> Iterator[None]:
+    """Ctrl-C says how to go on, where there is something to go on with."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not checkpoints.folder.is_dir():
+            raise
+        say(
+            f"Interrupted. The tasks that were finished are kept in {checkpoints.folder}: the same "
+            "command with --resume goes on from there."
+        )
+        raise typer.Exit(130) from None
 
 
 @dataclass(frozen=True)
@@ -95,7 +130,9 @@ def _load(path: Path, settings: TrainParams, how: TrainHow, module: ModuleType) 
                 f"{path} holds latents of {manifest.info.backbone}, "
                 f"--backbone asks for {how.backbone}."
             )
-        scenario = _scenario(cache, settings)
+        if len(manifest.columns[manifest.bulk].shape) != 2:
+            raise CacheMismatchError(f"{path} holds latents that are no vectors.")
+        scenario = scenario_of(cache, settings)
         values = cache.bulk("float32")
         images = crops = None
         if "crops" in module.Method.columns:
@@ -105,7 +142,7 @@ def _load(path: Path, settings: TrainParams, how: TrainHow, module: ModuleType) 
     return _Loaded(manifest, scenario, data, images)
 
 
-def _scenario(cache: Cache, settings: TrainParams) -> Scenario:
+def scenario_of(cache: Cache, settings: TrainParams) -> Scenario:
     """With `--validation`, some training rows are put aside; with `--evaluate-on validation`
     they are what accuracies are of, and no test row is in any task."""
     manifest, labels = cache.manifest, cache.side("label")
@@ -118,7 +155,32 @@ def _scenario(cache: Cache, settings: TrainParams) -> Scenario:
     groups = group_classes(
         manifest.classes, settings.tasks, settings.class_order, uneven=settings.uneven
     )
+    if settings.scenario == "domain" and len({len(group) for group in groups}) > 1:
+        sizes = ", ".join(str(len(group)) for group in groups)
+        raise Refused(
+            "--scenario domain needs tasks of one size, for every task has the same outputs, but "
+            f"these have {sizes} classes: choose another --tasks, or groups with --class-order, "
+            "which may leave classes out."
+        )
     return make_scenario(settings.scenario, manifest.classes, labels, train, test, groups, aside)
+
+
+def _setup(loaded: _Loaded, settings: TrainParams, how: TrainHow, seed: int, watch: Watch) -> Setup:
+    return Setup(
+        dim=loaded.data.latents.shape[1],
+        heads=heads_of(loaded.scenario),
+        scenario=loaded.scenario.name,
+        iters=settings.iters,
+        batch_size=settings.batch_size,
+        lr=settings.lr,
+        seed=seed,
+        device=how.device,
+        unit_range=loaded.manifest.info.value_range == (0.0, 1.0),
+        protocol=settings.protocol,
+        early_stopping=settings.early_stopping,
+        images=loaded.images,
+        watch=watch,
+    )
 
 
 def _run_seeds(
@@ -131,25 +193,7 @@ def _run_seeds(
     how: TrainHow,
 ) -> list[tuple[Entry, Arrays]]:
     """One entry of `runs`, and the predictions, for each seed."""
-    manifest, scenario, data = loaded.manifest, loaded.scenario, loaded.data
-
-    def setup(seed: int, watch: Watch) -> Setup:
-        return Setup(
-            dim=data.latents.shape[1],
-            heads=heads_of(scenario),
-            scenario=scenario.name,
-            iters=settings.iters,
-            batch_size=settings.batch_size,
-            lr=settings.lr,
-            seed=seed,
-            device=how.device,
-            unit_range=manifest.info.value_range == (0.0, 1.0),
-            protocol=settings.protocol,
-            early_stopping=settings.early_stopping,
-            images=loaded.images,
-            watch=watch,
-        )
-
+    scenario = loaded.scenario
     seeds = parse_seeds(settings.seeds)
     total = settings.iters * len(scenario.tasks) * len(seeds)
     name = module.__name__.rpartition(".")[2].replace("_", "+")
@@ -157,8 +201,8 @@ def _run_seeds(
         runs = SeedRuns(
             module=module,
             options=options,
-            setup=setup,
-            data=data,
+            setup=partial(_setup, loaded, settings, how),
+            data=loaded.data,
             scenario=scenario,
             checkpoints=checkpoints,
             events=events,

@@ -185,7 +185,7 @@ def test_a_one_class_task_is_a_warning(here: Run, latents: Path, tmp_path: Path)
     assert done.returncode == 0, done.stderr
     assert "task 5: neutral): always answered right" in done.stderr
     table = here("report", tmp_path).stdout
-    assert "task 4, 5 has a single class" in table
+    assert "tasks 4 (contempt), 5 (neutral) have a single class" in table
 
 
 def test_a_finished_run_is_kept(here: Run, latents: Path, tmp_path: Path) -> None:

@@ -139,7 +139,9 @@ def test_names_are_readable_safe_and_unique() -> None:
 # --- the real thing, once ----------------------------------------------------------------
 
 
-def test_a_sweep_of_real_runs_never_uses_a_test_row(here: Run, cache: Path, tmp_path: Path) -> None:
+def test_a_sweep_of_real_runs_never_uses_a_test_row(
+    here: Run, lgr_pipe: Run, cache: Path, tmp_path: Path
+) -> None:
     """A point is a `train` run; the same settings on a cache whose test labels are all wrong
     give the same accuracies; run again, nothing is run."""
     out = tmp_path / "s"
@@ -155,9 +157,9 @@ def test_a_sweep_of_real_runs_never_uses_a_test_row(here: Run, cache: Path, tmp_
         "table.md",
     ]  # fmt: skip
     make_latents_of(tmp_path / "wrong", test_labels=1)
-    evaluation = ("--validation", "0.25", "--evaluate-on", "validation")
+    evaluation = ("--validation", "0.25", "--evaluate-on", "validation", "--threads", "1")
     train = ("train", "--cache", tmp_path / "wrong", "--out", tmp_path / "r", "--iters", "30")
-    assert here(*train, *words, *evaluation).returncode == 0
+    assert lgr_pipe(*train, *words, *evaluation).returncode == 0
     swept = json.loads((out / "points" / "iters=30" / "metrics.json").read_text())
     alone = json.loads((tmp_path / "r" / "metrics.json").read_text())
     assert swept["cache_content"] != alone["cache_content"]

@@ -118,7 +118,7 @@ def test_state_carries_everything(name: str) -> None:
     data, scenario = make_world()
     first, second = (make_method(name, make_setup(scenario, iters=8)) for _ in range(2))
     first.learn(TaskView(data, scenario.tasks[:1]))
-    saved = first.state()
+    saved = deepcopy(first.state())
     first.learn(TaskView(data, scenario.tasks[1:]))
     second.load_state(saved)
     assert torch.equal(saved["top.output.weight"], second.state()["top.output.weight"])
@@ -151,7 +151,7 @@ def test_a_run_that_is_resumed_ends_as_if_it_had_not_been_interrupted() -> None:
         kept: dict[str, Any] = {}
 
         def keep(progress: Progress, _: Any, kept: dict[str, Any] = kept) -> None:
-            kept.setdefault("first", (deepcopy(progress), kept["method"].state()))
+            kept.setdefault("first", (deepcopy(progress), deepcopy(kept["method"].state())))
 
         kept["method"] = make_method(name, make_setup(scenario, iters=8))
         outcome = run(kept["method"], data, scenario, after_step=keep)

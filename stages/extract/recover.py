@@ -22,15 +22,17 @@ from stages.extract.root import Root
 from stages.extract.weights import Weights, load, make_root
 
 _TOLERANCE = {"float32": 1e-4, "float16": 2e-3}
-"""Largest difference to a stored latent, per unit of its size: other processors add in another
-order."""
+"""Difference to a stored latent, per unit of its size, that 99 of 100 values keep within: other
+processors add in another order, and calibration divides by deviations that can be tiny (double
+precision moves 1 of 10 000 values of a random MobileNet-V2 by up to 4e-3, the others by 6e-5;
+another root moves most of them by 0.1)."""
 
 
 class _WeightsWere(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     kind: str
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
     member: str = ""
 
 
@@ -111,9 +113,12 @@ def refuse_other_latents(
     Raises:
         CacheMismatchError: it is another root.
     """
-    off = float((np.abs(made - stored) / np.maximum(1, np.abs(stored))).max(initial=0))
+    if dtype not in _TOLERANCE:
+        raise CacheMismatchError(f"The latent cache holds {dtype}, which no root gives.")
+    off = float(np.quantile(np.abs(made - stored) / np.maximum(1, np.abs(stored)), 0.99))
     if not off <= _TOLERANCE[dtype]:
         raise CacheMismatchError(
-            f"The root does not give the cache's latents for its own crops (they differ by up to "
-            f"{off:.3g}): it was made by another version, or its crops are others."
+            f"The root does not give the cache's latents for its own crops (1 in 100 values "
+            f"differs by more than {off:.3g}): it was made by another version, or its crops are "
+            "others."
         )

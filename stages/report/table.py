@@ -1,43 +1,17 @@
-"""The result table: strategies in rows, mean ± sample standard deviation over seeds."""
+"""The result tables: strategies in rows, mean ± sample standard deviation over seeds."""
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from stages.report.runs import Run, SeedRun
+from stages.report.columns import COSTS, Column, Measure, results
+from stages.report.paired import Paired, over_none
+from stages.report.remarks import FLOOR, KEEPS_ALL, MARK, apart, general, heading, of_study
+from stages.report.runs import JOINT, NONE, Run, Study
 
-Measure = Callable[[SeedRun], float | None]
-
-
-@dataclass(frozen=True)
-class ColumnOf:
-    """A column: how it is headed, where it comes from, how it is scaled for people."""
-
-    key: str
-    heading: str
-    measure: Measure
-    scale: float
-    digits: int
-
-
-COLUMNS = (
-    ColumnOf("average_accuracy", "accuracy % ▲", lambda r: r.average_accuracy, 100, 2),
-    ColumnOf("forgetting", "forgetting % ▼", lambda r: r.forgetting, 100, 2),
-    ColumnOf("bwt", "BWT % ▲", lambda r: r.bwt, 100, 2),
-    ColumnOf("fwt", "FWT % ▲", lambda r: r.fwt, 100, 2),
-    ColumnOf("train_seconds", "training s ▼", lambda r: r.train_seconds, 1, 1),
-    ColumnOf("memory_bytes", "memory MB ▼", lambda r: sum(r.memory_bytes.values()), 1e-6, 1),
-)
-
-FLOOR = "majority floor"
-_ALWAYS = ("none", "joint")
-_KEEPS_ALL = ("cumulative", "joint")
-"""They see again what continual learning may not: they do not compete."""
-_MISSING = "not run"
+_MISSING, _UNDEFINED = "not run", "–"
 
 
 @dataclass(frozen=True)
@@ -61,93 +35,83 @@ def spread(run: Run, measure: Measure) -> Spread | None:
     )
 
 
-def ordered(runs: Sequence[Run]) -> list[tuple[str, Run | None]]:
-    """none, the replay strategies by name, joint; none and joint even where they were not run."""
-    by_name = {run.strategy: run for run in runs}
-    between = sorted(by_name.keys() - set(_ALWAYS))
-    return [(name, by_name.get(name)) for name in ("none", *between, "joint")]
+def ordered(study: Study) -> list[tuple[str, Run | None]]:
+    """By name, as the study has them; none first and joint last even where they were not run."""
+    between = [run.strategy for run in study.runs if run.strategy not in (NONE, JOINT)]
+    return [(name, study.run_of(name)) for name in (NONE, *between, JOINT)]
 
 
-def markdown(runs: Sequence[Run]) -> str:
-    """The table with a heading that says what was run, and the remarks it needs."""
-    rows = [["strategy", "n", *(column.heading for column in COLUMNS)], _floor_row(runs)]
-    ranks = _ranks(runs)
-    for name, run in ordered(runs):
-        if run is None:
-            rows.append([name, "0", _MISSING, *[""] * (len(COLUMNS) - 1)])
-            continue
-        cells = [_cell(spread(run, c.measure), c.scale, c.digits) for c in COLUMNS]
-        cells[0] = ranks.get(name, "{}").format(cells[0])
-        rows.append([name, str(len(run.runs)), *cells])
-    return f"{_heading(runs[0])}\n\n{_aligned(rows)}\n\n{_remarks(runs)}\n"
+def markdown(studies: Sequence[Study]) -> str:
+    """For each study a heading that says what was run, results, the remarks that they need, and
+    costs; at the end what holds for all."""
+    blocks = []
+    if len(studies) > 1:
+        blocks.append(f"{len(studies)} studies: figures of one are not comparable with another's.")
+    for study in studies:
+        compared = over_none(study)
+        blocks += [
+            heading(study.first),
+            *apart(study, studies),
+            "*Results*",
+            _aligned(_results(study, compared)),
+            *of_study(study, compared),
+            "*Cost per seed*",
+            _aligned(_costs(study)),
+        ]
+    return "\n\n".join([*blocks, *general(studies)]) + "\n"
 
 
-def _floor_row(runs: Sequence[Run]) -> list[str]:
-    floor = statistics.fmean(seed.majority_floor for run in runs for seed in run.runs)
-    return [FLOOR, "", f"{100 * floor:.2f}", *[""] * (len(COLUMNS) - 1)]
-
-
-def _ranks(runs: Sequence[Run]) -> dict[str, str]:
-    """Best accuracy in bold, second in braces, as in the LGR paper; joint does not compete."""
-    means = sorted(
-        {round(_accuracy(run), 9) for run in runs if run.strategy not in _KEEPS_ALL}, reverse=True
-    )
-    marks = dict(zip(means, ("**{}**", "[{}]"), strict=False))
-    return {
-        run.strategy: marks[round(_accuracy(run), 9)]
-        for run in runs
-        if run.strategy not in _KEEPS_ALL and round(_accuracy(run), 9) in marks
-    }
-
-
-def _accuracy(run: Run) -> float:
-    return statistics.fmean(seed.average_accuracy for seed in run.runs)
-
-
-def _cell(value: Spread | None, scale: float, digits: int) -> str:
-    if value is None:
-        return "–"
-    rounded = round(value.mean * scale, digits) + 0.0  # no "-0.00"
-    text = f"{rounded:.{digits}f}"
-    return text if value.sd is None else f"{text} ± {value.sd * scale:.{digits}f}"
-
-
-def _heading(run: Run) -> str:
-    width, classes = run.tasks, len(run.class_order)
-    return (
-        f"**{run.dataset}, {run.backbone}, weights: {run.weights}** · "
-        f"{run.scenario}-incremental, {classes} classes in {width} tasks · "
-        f"{run.iters} iterations a task, batch {run.batch_size}, learning rate {run.lr:g}"
-    )
-
-
-def _remarks(runs: Sequence[Run]) -> str:
-    cumulative = any(run.strategy == "cumulative" for run in runs)
-    apart = (
-        "joint and cumulative see all tasks again and do not compete"
-        if cumulative
-        else "joint sees all tasks at once and does not compete"
-    )
-    lines = [
-        "Mean ± sample standard deviation over n seeds. Accuracy: mean over tasks after the last "
-        f"one. Best in bold, second in [braces]; {apart}. "
-        f"{FLOOR}: the best constant answer. Memory: what is kept between tasks (1 MB = 1e6 bytes)."
+def _results(study: Study, compared: Mapping[str, Paired]) -> list[list[str]]:
+    columns = results(study.first.scenario)
+    empty = [""] * (len(columns) - 1)
+    rows = [
+        ["strategy", "n", *(column.heading for column in columns)],
+        [FLOOR, "", f"{100 * study.floor:.2f}", *empty],
     ]
-    first = runs[0]
-    if first.weights.startswith("random"):
-        lines.append(
-            "**The root is random, not pre-trained**: compare strategies, "
-            "not levels with published ones."
-        )
-    if first.single_class_tasks:
-        numbers = ", ".join(str(index + 1) for index in first.single_class_tasks)
-        effect = (
-            "always answered right and raises every accuracy, the floor's too"
-            if first.scenario == "task"
-            else "answered among all classes seen"
-        )
-        lines.append(f"**Warning: task {numbers} has a single class**: it is {effect}.")
-    return "\n\n".join(lines)
+    ranks = _ranks(study)
+    for name, run in ordered(study):
+        if run is None:
+            rows.append([name, "0", _MISSING, *empty])
+            continue
+        cells = [_cell(run, column) for column in columns]
+        cells[0] = ranks.get(name, "{}").format(cells[0])
+        marked = name in compared and compared[name].n > 1 and not compared[name].better
+        rows.append([f"{name} {MARK}" if marked else name, str(len(run.runs)), *cells])
+    return rows
+
+
+def _costs(study: Study) -> list[list[str]]:
+    """Only of what was run.  A cell is empty where nothing was measured, never nought."""
+    head = ["strategy", "n", *(column.heading for column in COSTS)]
+    return [head] + [
+        [name, str(len(run.runs)), *(_cell(run, column) for column in COSTS)]
+        for name, run in ordered(study)
+        if run is not None
+    ]
+
+
+def _ranks(study: Study) -> dict[str, str]:
+    """Best accuracy in bold, second in braces, as in the LGR paper; joint does not compete."""
+    rivals = {
+        run.strategy: round(statistics.fmean(s.average_accuracy for s in run.runs), 9)
+        for run in study.runs
+        if run.strategy not in KEEPS_ALL
+    }
+    means = sorted(set(rivals.values()), reverse=True)
+    marks = dict(zip(means, ("**{}**", "[{}]"), strict=False))
+    return {name: marks[mean] for name, mean in rivals.items() if mean in marks}
+
+
+def _cell(run: Run, column: Column) -> str:
+    value = spread(run, column.measure)
+    if value is None:
+        told = all(column.key in seed.model_fields_set for seed in run.runs)
+        return _UNDEFINED if told and column not in COSTS else ""
+    rounded = round(value.mean * column.scale, column.digits) + 0.0  # no "-0.00"
+    text = f"{rounded:.{column.digits}f}"
+    if value.sd is None or (column.exact and value.sd == 0):
+        return text
+    return f"{text} ± {value.sd * column.scale:.{column.digits}f}"
 
 
 def _aligned(rows: list[list[str]]) -> str:
@@ -161,28 +125,3 @@ def _aligned(rows: list[list[str]]) -> str:
 
     rule = "|" + "|".join(["-" * (widths[0] + 2), *("-" * (w + 1) + ":" for w in widths[1:])]) + "|"
     return "\n".join([line(rows[0]), rule, *(line(row) for row in rows[1:])])
-
-
-def csv_text(runs: Sequence[Run]) -> str:
-    """The same for machines: fractions, seconds, bytes; empty where undefined or not run."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    about = ("dataset", "backbone", "weights", "scenario", "tasks")
-    measures = [f"{c.key}_{part}" for c in COLUMNS for part in ("mean", "sd")]
-    writer.writerow(["strategy", "n", *about, *measures])
-    first = runs[0]
-    shared = [getattr(first, name) for name in about]
-    floor = statistics.fmean(seed.majority_floor for run in runs for seed in run.runs)
-    writer.writerow([FLOOR, "", *shared, floor, *[""] * (len(measures) - 1)])
-    for name, run in ordered(runs):
-        if run is None:
-            writer.writerow([name, 0, *shared, *[""] * len(measures)])
-            continue
-        values: list[float | str] = []
-        for column in COLUMNS:
-            found = spread(run, column.measure)
-            values += (
-                ["", ""] if found is None else [found.mean, "" if found.sd is None else found.sd]
-            )
-        writer.writerow([name, len(run.runs), *shared, *values])
-    return out.getvalue()

@@ -61,7 +61,7 @@ class Rows:
         self.tasks[slot] = other.tasks[k]
 
     def state(self) -> dict[str, Tensor]:
-        return {name: getattr(self, name).clone() for name in ("values", "targets", "tasks")}
+        return {name: getattr(self, name) for name in ("values", "targets", "tasks")}
 
     def fill(self, state: dict[str, Tensor]) -> int:
         """From the first slot on; how many there were."""
@@ -120,8 +120,12 @@ class Reservoir:
         return self.stored.state() | {"seen": torch.tensor(self._seen)}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
+        """Raises ValueError: a state that no buffer of this size can have."""
+        stored, seen = len(state["targets"]), int(state["seen"])
+        if stored != min(seen, self.capacity) or seen >= 1 << 62:
+            raise ValueError(f"a buffer of {self.capacity} places holds {stored} of {seen} rows")
         self._rows.fill(state)
-        self._seen = int(state["seen"])
+        self._seen = seen
 
 
 def draw_slots(stored: int, count: int, generator: torch.Generator) -> Tensor:
@@ -186,6 +190,8 @@ class Balanced(Reservoir):
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         super().load_state(state)
+        if sorted(state["slots"].tolist()) != list(range(len(self))):
+            raise ValueError("the places of the classes are not those that are filled")
         rest = iter(state["slots"].tolist())
         counts = state["counts"].long().tolist()
         self._slots, self._met, self._full = {}, {}, set()

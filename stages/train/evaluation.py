@@ -43,7 +43,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class TestRows:
+class Asked:
     """The test rows of all tasks, one after the other."""
 
     rows: NDArray[np.int64]
@@ -54,14 +54,14 @@ class TestRows:
     """(M,) the output that is right."""
 
 
-def test_rows(scenario: Scenario) -> TestRows:
+def asked_rows(scenario: Scenario) -> Asked:
     rows = np.concatenate([task.test_rows for task in scenario.tasks])
     tasks = np.concatenate([np.full(len(t.test_rows), t.index) for t in scenario.tasks])
-    return TestRows(rows, tasks.astype(np.int64), scenario.targets[rows])
+    return Asked(rows, tasks.astype(np.int64), scenario.targets[rows])
 
 
 def judge(strategy: Strategy, data: Data, scenario: Scenario, learnt: int) -> Judged:
-    """Ask about every test row when the first `learnt` tasks were met (0: as for 1).
+    """Ask about every test row when the first `learnt` tasks (at least 1) were met.
 
     Class-incrementally only classes met so far can be answered, so a task
     that was not met has no meaningful accuracy: NaN.
@@ -69,7 +69,7 @@ def judge(strategy: Strategy, data: Data, scenario: Scenario, learnt: int) -> Ju
     Raises:
         Refused: the network answers NaN or infinity.
     """
-    asked = test_rows(scenario)
+    asked = asked_rows(scenario)
     device = data.targets.device
     tasks = torch.from_numpy(asked.tasks).to(device)
     heads = head_mask([task.columns for task in scenario.tasks], scenario.outputs, device)
@@ -98,7 +98,7 @@ def judge(strategy: Strategy, data: Data, scenario: Scenario, learnt: int) -> Ju
     return Judged(given[0], given[1], accuracies[0], accuracies[1])
 
 
-def _accuracy(asked: TestRows, answers: NDArray[np.int64], tasks: int) -> NDArray[np.float64]:
+def _accuracy(asked: Asked, answers: NDArray[np.int64], tasks: int) -> NDArray[np.float64]:
     """(T,) share of right answers; NaN where a task has no answer."""
     right = np.bincount(asked.tasks, weights=answers == asked.targets, minlength=tasks)
     counts = np.bincount(asked.tasks, minlength=tasks)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.train import confusion, metrics
-from stages.train.evaluation import ALSO, TestRows, test_rows
+from stages.train.evaluation import ALSO, Asked, asked_rows
 from stages.train.loop import Outcome
 from stages.train.scenario import Scenario, average_floor, majority_floor
 
@@ -40,7 +40,7 @@ def _by_class(outcome: Outcome, scenario: Scenario) -> dict[str, Any]:
     """What is read off the confusion matrix of the last answers (rows: true, columns:
     answered), over `class_order`; domain-incrementally over the shared outputs."""
     counts = confusion.confusion_matrix(
-        test_rows(scenario).targets, outcome.last.answers, scenario.outputs
+        asked_rows(scenario).targets, outcome.last.answers, scenario.outputs
     )
     return {
         "confusion": counts.tolist(),
@@ -69,7 +69,7 @@ def predictions(outcome: Outcome, scenario: Scenario) -> dict[str, NDArray[np.in
     """The answers at the end, each (M,) int64: rows (in the cache), tasks (0-based), targets and
     answers, and also (in the related scenario, where there is one), as places in `class_order`.
     """
-    asked = test_rows(scenario)
+    asked = asked_rows(scenario)
     found = {
         "rows": asked.rows,
         "tasks": asked.tasks,
@@ -81,7 +81,7 @@ def predictions(outcome: Outcome, scenario: Scenario) -> dict[str, NDArray[np.in
     return found
 
 
-def _classes(outputs: NDArray[np.int64], asked: TestRows, scenario: Scenario) -> NDArray[np.int64]:
+def _classes(outputs: NDArray[np.int64], asked: Asked, scenario: Scenario) -> NDArray[np.int64]:
     """Domain-incrementally an output stands for another class in each task."""
     if scenario.name != "domain":
         return outputs

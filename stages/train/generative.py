@@ -8,7 +8,16 @@ every head it has.  At task t the loss of both top and VAE is
 Algorithm 1 of the LGR paper as printed (`algorithm printed`): at each task a
 fresh VAE, then a fresh top, one after the other.  As its code runs
 (`interleaved`): both go on from where the last task left them, and take turns,
-one step each an iteration.
+one step each an iteration.  The latter is the default, chosen on validation
+rows (a tenth of the training rows; mean accuracy ± sd over n seeds, %):
+
+    interleaved    printed         strategy, data, iterations a task, n
+    90.1 ± 0.9     59.4 ± 2.7      lgr+d, drawn faces task-incrementally, 500, 3
+    70.0 ± 6.0     58.3 ± 2.4      lgr, the same, 5 and 3
+    94.8 ± 0.3     88.0 ± 8.2      lgr+d, MNIST class-incrementally 10 x 1, 1000, 2
+    94.1 ± 0.1     86.8 ± 7.8      lgr, the same
+
+A fresh top must learn all old tasks again from replays alone, in the time of one.
 """
 
 from __future__ import annotations

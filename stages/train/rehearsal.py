@@ -144,11 +144,17 @@ class Rehearsal(TopLearner):
         return super().state() | stored
 
     def load_state(self, state: dict[str, Tensor]) -> None:
+        """Raises ValueError: a stored row is of no class of its task."""
         super().load_state(state)
         start = "buffer."
         self._memory.load_state(
             {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
         )
+        stored = self._memory.stored
+        heads = self.setup.heads
+        for task, target in zip(stored.tasks.tolist(), stored.targets.tolist(), strict=True):
+            if not 0 <= task < len(heads) or target not in heads[task]:
+                raise ValueError(f"a stored row has target {target} of task {task}")
 
     def memory(self) -> dict[str, int]:
         return {"buffer": self._memory.bytes}

@@ -100,7 +100,8 @@ class Strategy(Protocol):
         """float (B, D) -> (B, classes), without dropout or gradient."""
 
     def state(self) -> dict[str, Tensor]:
-        """All that is needed to go on after a task, as named tensors."""
+        """All that is needed to go on after a task, as named tensors; not copied, so that who
+        keeps them beyond the next `learn` must copy them."""
 
     def load_state(self, state: dict[str, Tensor]) -> None: ...
 
@@ -253,8 +254,9 @@ def adam(module: nn.Module, lr: float) -> torch.optim.Adam:
 
 
 def named(prefix: str, module: nn.Module) -> dict[str, Tensor]:
-    """A module's parameters under `prefix.`, copied."""
-    return {f"{prefix}.{name}": t.detach().clone() for name, t in module.state_dict().items()}
+    """A module's parameters under `prefix.`, not copied: a checkpoint of a large network must not
+    take its memory twice."""
+    return {f"{prefix}.{name}": t.detach() for name, t in module.state_dict().items()}
 
 
 def restore(prefix: str, module: nn.Module, state: dict[str, Tensor]) -> None:
@@ -265,9 +267,9 @@ def restore(prefix: str, module: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def named_optimiser(prefix: str, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Adam's moments and step counts under `prefix.<parameter>.<name>`, copied."""
+    """Adam's moments and step counts under `prefix.<parameter>.<name>`, not copied."""
     return {
-        f"{prefix}.{index}.{name}": value.detach().clone()
+        f"{prefix}.{index}.{name}": value.detach()
         for index, moments in optimiser.state_dict()["state"].items()
         for name, value in moments.items()
     }
@@ -280,7 +282,7 @@ def restore_optimiser(
     for key, value in state.items():
         if key.startswith(f"{prefix}."):
             index, name = key.removeprefix(f"{prefix}.").split(".")
-            moments.setdefault(int(index), {})[name] = value
+            moments.setdefault(int(index), {})[name] = value.clone()
     groups = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": moments, "param_groups": groups})
 

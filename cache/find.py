@@ -1,0 +1,73 @@
+"""Which caches lie below a folder?  Nothing is opened but manifests and plans."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cache.errors import CacheDamagedError
+from cache.files import tree_bytes
+from cache.progress import Work, work_in
+from cache.schema import MANIFEST, SAMPLES, Manifest, read_manifest
+
+State = Literal["finished", "unfinished", "damaged", "set aside"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A cache, or work on one."""
+
+    path: Path
+    """Where it is, or of work: where it will be."""
+    state: State
+    """set aside: left by a --overwrite that was killed; unfinished: see `work`."""
+    bytes: int
+    changed: float
+    """Seconds since the epoch: of the manifest, of work: of its last record."""
+    manifest: Manifest | None = None
+    work: Work | None = None
+    problem: str = ""
+    """What is wrong with the manifest."""
+
+
+def find(root: Path) -> Iterator[Found]:
+    """All below `root`, or `root` itself, sorted by path; links to folders of caches count."""
+    if (root / MANIFEST).is_file():
+        yield _cache(root)
+        return
+    for folder, names, _ in os.walk(root):
+        here = Path(folder)
+        for name in sorted(names):
+            try:
+                found = _look(here / name)
+            except FileNotFoundError:  # renamed or deleted meanwhile: another run has finished it
+                found = None
+            if found is not None:
+                yield found
+            if found is not None or name.startswith("."):
+                names.remove(name)
+        names.sort()
+
+
+def _look(path: Path) -> Found | None:
+    if ".work-" in path.name or ".replaced-" in path.name:
+        work = work_in(path)
+        if work is not None:
+            changed = max((p.stat().st_mtime for p in (path / "records").iterdir()), default=0.0)
+            changed = changed or path.stat().st_mtime
+            return Found(work.out, "unfinished", tree_bytes(path), changed, work=work)
+    stored = any((path / name).exists() for name in (SAMPLES, "data.zarr", "data.h5"))
+    return _cache(path) if stored and (path / MANIFEST).is_file() else None
+
+
+def _cache(path: Path) -> Found:
+    size, changed = tree_bytes(path), (path / MANIFEST).stat().st_mtime
+    try:
+        manifest = read_manifest(path)
+    except CacheDamagedError as error:
+        return Found(path, "damaged", size, changed, problem=str(error))
+    aside = path.name.startswith(".") and ".replaced-" in path.name
+    return Found(path, "set aside" if aside else "finished", size, changed, manifest=manifest)
