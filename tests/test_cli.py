@@ -254,6 +254,8 @@ def test_ctrl_c_says_how_to_go_on(drawn: Path, tmp_path: Path, command: str) -> 
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell lets what it starts in the background ignore Ctrl-C, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     _wait_for(lambda: bool(list(tmp_path.glob(".*"))), process)
     time.sleep(0.3)
