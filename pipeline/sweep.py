@@ -135,6 +135,8 @@ def _alone(out: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Refused(f"Another sweep is at work in {out}: wait for it.") from None
+        except OSError:
+            pass  # a file system without locks for folders, such as NFS
         yield
     finally:
         os.close(handle)

@@ -283,8 +283,8 @@ LENET = RANDOM | {"backbone": "lenet", "layer": "fc0"}
     ("root", "rows", "says"),
     [
         (RANDOM, None, "which crop each latent is of"),
-        (RANDOM, PLACES.astype(np.float32), "which crop each latent is of"),
-        (RANDOM, np.stack([PLACES, PLACES], 1), "which crop each latent is of"),
+        (RANDOM, PLACES.astype(np.float32), "column row cannot be float32"),
+        (RANDOM, np.stack([PLACES, PLACES], 1), "column row cannot be int32"),
         (RANDOM, PLACES - 1, "names crops that"),
         (RANDOM, PLACES + 90, "names crops that"),
         (None, PLACES, "does not say which root"),
@@ -320,5 +320,5 @@ def test_a_root_that_is_another_is_refused(
 
 
 def _refused(latents: Path, crops: Path, says: str) -> None:
-    with Cache(latents) as cache, pytest.raises(Refused, match=says):
+    with pytest.raises(Refused, match=says), Cache(latents) as cache:
         load_images(cache, cache.bulk("float32"), crops, None, "cpu")

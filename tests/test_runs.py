@@ -177,6 +177,8 @@ for number, where, count, words, said in json.loads(sys.argv[1]):
     try:
         out = os.open(said, os.O_WRONLY | os.O_CREAT)
         os.dup2(out, 2)
+        # A shell lets what it starts in the background ignore Ctrl-C, and that is inherited.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         if number:
             arm(number, where, count)
         sys.argv = ["lgr-pipe", *words]
