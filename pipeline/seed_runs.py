@@ -46,7 +46,7 @@ class SeedRuns:
     period: float
     device: str
     threads: int | None
-    """None: by the strategy's work."""
+    """None: by the size of the strategy's networks."""
     tick: Callable[[int], None]
 
     def run(self, seed: int) -> tuple[Entry, Arrays]:
@@ -58,7 +58,8 @@ class SeedRuns:
         with Meter(self.period, self.device) as meter:
             watch = Telling(meter.phase, lambda: self.tick(1), self.events.write)
             strategy: Strategy = self.module.Method(self.setup(seed, watch), self.options)
-            torch.set_num_threads(self.threads or threads_for(sum(strategy.macs().values())))
+            layers = (t.numel() for t in strategy.state().values() if t.ndim == 2)
+            torch.set_num_threads(self.threads or threads_for(max(layers)))
             progress, before = self._resumed(strategy, seed)
             meter.mark_start()
             self.events.write("seed", seed=seed, steps_done=progress.steps)

@@ -99,7 +99,7 @@ def test_costs_are_those_counted_by_hand() -> None:
 
 
 def test_small_networks_get_one_thread() -> None:
-    assert threads_for(1_000_000) == 1
+    assert threads_for(128 * 128) == 1
     assert threads_for(10**12) == torch.get_num_threads()
 
 
