@@ -101,7 +101,11 @@ def train(
     tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard's logs")] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on after the last task that an interrupted run finished"),
+        typer.Option(
+            "--resume",
+            help="Go on after the last task that an interrupted run finished; to a finished one, "
+            "add more --seeds",
+        ),
     ] = False,
     device: o.Device = "auto",
     threads: o.Threads = None,

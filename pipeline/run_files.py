@@ -114,7 +114,7 @@ def _check(seed: int, answers: SeedAnswers, classes: int) -> None:
             raise Refused(
                 f"The answers of seed {seed} are not whole: {name} must be one whole number a row"
                 f"{'' if top is None else f' in 0..{top - 1}'}. "
-                "Delete the checkpoints, or run without --resume, to start anew."
+                "Run with --overwrite, without --resume, to start anew."
             )
 
 
