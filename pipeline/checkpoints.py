@@ -196,7 +196,7 @@ class Checkpoints:
             more = f"\n  and {len(lines) - 20} more" if len(lines) > 20 else ""
             raise Refused(
                 f"{self.folder} holds checkpoints of a run with other settings:\n  {shown}{more}\n"
-                "Use the settings that are found there, or start anew: --overwrite, without --resume."
+                "Use the settings that are found there, or start anew: --overwrite, not --resume."
             )
 
     def refuse_link(self) -> None:

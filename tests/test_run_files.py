@@ -345,7 +345,7 @@ def test_other_settings_are_named(tmp_path: Path) -> None:
         "  train.iters: expected 200, found 500\n"
         "  train.tasks: expected [1], found None\n"
         "  z: expected '\\x1b', found '(absent)'\n"
-        "Use the settings that are found there, or start anew: --overwrite, without --resume."
+        "Use the settings that are found there, or start anew: --overwrite, not --resume."
     )
     with pytest.raises(Refused, match=r"train\.iters"):  # nor are they ever mixed
         other.save(1, 1, {}, {}, {})
