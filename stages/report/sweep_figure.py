@@ -205,7 +205,7 @@ class _Scale:
         return self.low * share * decades / self.room
 
     def apply(self, axes: Any) -> None:
-        from matplotlib.ticker import LogLocator, SymmetricalLogLocator
+        from matplotlib.ticker import LogLocator, NullFormatter, SymmetricalLogLocator
 
         axes.margins(x=0.08)
         if self.only is not None:
@@ -222,6 +222,7 @@ class _Scale:
             locator = LogLocator(subs=steps)
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())  # would stand between those, and on them
 
 
 @dataclass(frozen=True)
