@@ -118,7 +118,7 @@ def test_lgr_d_step_against_a_bare_loop() -> None:
         "task", "abcd", labels, place[: rows // 2], place[rows // 2 :], [("a", "b"), ("c", "d")]
     )
     data = Data(torch.rand(rows, 4096), torch.from_numpy(scenario.targets))
-    setup = Setup(4096, heads_of(scenario), "task", iters, 128, 1e-4, 0, "cpu", True, lambda: None)
+    setup = Setup(4096, heads_of(scenario), "task", iters, 128, 1e-4, 0, "cpu", True)
     room = module("lgr+d")
     method = room.Method(setup, room.Options())
     method.learn(TaskView(data, scenario.tasks[:1]))
@@ -141,7 +141,7 @@ def test_lgr_d_step_against_a_bare_loop() -> None:
             top_adam.step()
             mean, log_variance = vae.encode(both)
             z = mean + torch.randn(mean.shape, generator=stream) * torch.exp(0.5 * log_variance)
-            out = vae.decode_logits(z)
+            out = vae.decode_raw(z)
             elbo = torch.nn.functional.binary_cross_entropy_with_logits(out, both)
             elbo = elbo + 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
             vae_adam.zero_grad()
