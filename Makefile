@@ -38,7 +38,7 @@ fix: $(READY)  ## Mend formatting and what lint can mend
 	@ruff check --fix .
 
 bench: $(READY)  ## Time the parts against their floors; writes bench.json
-	@python -m pytest -m bench -s tests/bench
+	@OMP_NUM_THREADS=$$(getconf _NPROCESSORS_ONLN) python -m pytest -m bench -s tests/bench
 
 report: $(READY)  ## Make the table of runs/study again, into runs/report
 	@lgr-pipe report runs/study --out runs/report
