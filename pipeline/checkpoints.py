@@ -35,6 +35,7 @@ from torch import Tensor
 from cache.errors import Refused
 from cache.files import sync, write_atomically, write_json
 from cache.fingerprint import canonical_json, differences, fingerprint
+from cache.printable import printable
 
 _SETTINGS, _RESUME, _RESULT = "settings.json", "resume.safetensors", "result.safetensors"
 _ABOUT, _DIGEST = "lgr-pipe", "digest"
@@ -192,7 +193,7 @@ class Checkpoints:
         except (ValueError, RecursionError) as error:
             raise self._damaged(path, error) from None
         if lines:
-            shown = "\n  ".join(printable(line) for line in lines[:20])
+            shown = "\n  ".join(printable(line[:_SHOWN]) for line in lines[:20])
             more = f"\n  and {len(lines) - 20} more" if len(lines) > 20 else ""
             raise Refused(
                 f"{self.folder} holds checkpoints of a run with other settings:\n  {shown}{more}\n"
@@ -262,7 +263,9 @@ class Checkpoints:
 
     def _damaged(self, path: Path, error: Exception) -> Refused:
         why = " ".join(str(error).splitlines()[:3])
-        return Refused(f"{path} is damaged or no checkpoint: {printable(why)}. {self._advice}")
+        return Refused(
+            f"{path} is damaged or no checkpoint: {printable(why[:_SHOWN])}. {self._advice}"
+        )
 
     @property
     def _advice(self) -> str:
@@ -366,8 +369,3 @@ def _remove_ours(folder: Path) -> None:
             path.unlink()
     with contextlib.suppress(OSError):  # somebody else's file is in it
         folder.rmdir()
-
-
-def printable(text: str) -> str:
-    """Short, and nothing in it that steers a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text[:_SHOWN])

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from cache.errors import Refused
-from pipeline.checkpoints import Saved, printable
+from cache.printable import printable
+from pipeline.checkpoints import Saved
 from stages.train.evaluation import ALSO, asked_rows
 from stages.train.loop import Progress
 from stages.train.scenario import Scenario, Task
@@ -185,7 +186,7 @@ def _require(fits: bool, otherwise: str) -> None:
 
 def misfit(seed: int, error: Exception) -> Refused:
     lines = [line.strip() for line in str(error).splitlines()[:3]]
-    why = printable(" ".join(lines) or type(error).__name__)
+    why = printable((" ".join(lines) or type(error).__name__)[:500])
     return Refused(
         f"The checkpoint of seed {seed} does not fit this run ({why}): "
         "run without --resume, with --overwrite."

@@ -13,13 +13,10 @@ from hypothesis import strategies as st
 
 import stages.train.confusion
 from stages.train.confusion import (
-    answers,
     balanced_accuracy,
     confusion_matrix,
     macro_f1,
-    own_head,
     recall,
-    task_incremental_accuracies,
 )
 from stages.train.metrics import (
     average_accuracy,
@@ -183,101 +180,13 @@ def test_order_of_rows_and_names_of_classes_do_not_matter(
     assert math.isclose(balanced_accuracy(renamed), balanced_accuracy(found), abs_tol=1e-12)
 
 
-def test_answers_by_hand() -> None:
-    logits = np.array([[1.0, 5.0, 2.0, 9.0], [3.0, 3.0, 7.0, 7.0], [-np.inf, 0.0, -np.inf, 4.0]])
-    everything = np.ones(4, dtype=bool)
-    assert answers(logits, everything).tolist() == [3, 2, 3]  # row 1: a tie of 2 and 3
-    seen = np.array([True, True, True, False])
-    assert answers(logits, seen).tolist() == [1, 2, 1]
-    # Row 2 may answer 2 only, whose logit is -inf: not 0, which would win a plain argmax.
-    own = np.array([[1, 0, 1, 0], [1, 1, 0, 0], [0, 0, 1, 0]], dtype=bool)
-    assert answers(logits, own).tolist() == [2, 0, 2]
-    assert answers(logits, own).dtype == np.int64
-    assert answers(np.empty((0, 4)), everything).shape == (0,)
-
-
 cases = st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(0, 2**32 - 1))
-
-
-@given(cases, st.sampled_from([np.float32, np.float64]))
-def test_answers_against_brute_force(case: tuple[int, int, int], dtype: type) -> None:
-    rows, classes, seed = case
-    random = np.random.default_rng(seed)
-    logits = random.choice([-np.inf, -1, 0, 0.5, np.inf], (rows, classes)).astype(dtype)
-    allowed = random.random((rows, classes)) < 0.5
-    allowed[np.arange(rows), random.integers(classes, size=rows)] = True
-    found = answers(logits, allowed)
-    for n in range(rows):
-        choice = [c for c in range(classes) if allowed[n, c]]
-        assert found[n] == max(choice, key=lambda c: (logits[n, c], -c))
-    alike = answers(logits, allowed[0])
-    np.testing.assert_array_equal(alike, answers(logits, np.tile(allowed[0], (rows, 1))))
 
 
 HEADS = [range(0, 2), range(2, 5)]
 
 
-def test_task_incremental_by_hand() -> None:
-    targets = np.array([0, 1, 1, 2, 3, 4])
-    mask = own_head(targets, HEADS, 5)
-    np.testing.assert_array_equal(mask, [[1, 1, 0, 0, 0]] * 3 + [[0, 0, 1, 1, 1]] * 3)
-    logits = np.tile([0.0, 1.0, 2.0, 3.0, 9.0], (6, 1))
-    # Of all classes each row answers 4; within its head the first three answer 1, the others 4.
-    assert answers(logits, np.ones(5, dtype=bool)).tolist() == [4] * 6
-    inside = answers(logits, mask)
-    assert inside.tolist() == [1, 1, 1, 4, 4, 4]
-    counts = confusion_matrix(targets, inside, 5)
-    np.testing.assert_allclose(task_incremental_accuracies(counts, HEADS), [2 / 3, 1 / 3])
-    np.testing.assert_allclose(task_incremental_accuracies(counts, HEADS[::-1]), [1 / 3, 2 / 3])
-
-
-def test_task_without_rows_is_nan() -> None:
-    counts = confusion_matrix(np.array([0, 1]), np.array([0, 0]), 5)
-    np.testing.assert_array_equal(task_incremental_accuracies(counts, HEADS), [0.5, np.nan])
-
-
-def test_task_incremental_accuracy_is_not_read_off_unrestricted_answers() -> None:
-    counts = confusion_matrix(np.array([0, 1, 2]), np.array([0, 4, 2]), 5)
-    with pytest.raises(ValueError, match=r"1 of 3 rows .* another task's class.*own_head"):
-        task_incremental_accuracies(counts, HEADS)
-
-
-@given(st.integers(1, 12), st.integers(0, 2**32 - 1))
-def test_answers_that_kept_to_their_head_are_the_restricted_ones(rows: int, seed: int) -> None:
-    """Why counts without one outside the heads give the task-incremental accuracy."""
-    random = np.random.default_rng(seed)
-    targets, logits = random.integers(5, size=rows), random.integers(4, size=(rows, 5)) / 2
-    own = own_head(targets, HEADS, 5)
-    free, inside = answers(logits, np.ones(5, dtype=bool)), answers(logits, own)
-    kept = own[np.arange(rows), free]
-    np.testing.assert_array_equal(free[kept], inside[kept])
-    found = task_incremental_accuracies(confusion_matrix(targets, inside, 5), HEADS)
-    for accuracy, head in zip(found, HEADS, strict=True):
-        right = [inside[n] == targets[n] for n in range(rows) if targets[n] in head]
-        expected = sum(right) / len(right) if right else math.nan
-        assert accuracy == expected or (math.isnan(accuracy) and math.isnan(expected))
-    assert (inside == targets).sum() >= (free == targets).sum()  # fewer choices never hurt
-
-
 LOGITS = np.zeros((2, 3))
-
-
-@pytest.mark.parametrize(
-    ("logits", "allowed", "said"),
-    [
-        (np.array([[0, 0], [np.nan, 0]]), np.ones(2, bool), "1 rows of logits hold NaN.*row 1"),
-        (np.array([[0.0, np.nan]]), np.array([True, False]), "NaN"),  # though it is not allowed
-        (LOGITS, np.array([[1, 1, 1], [0, 0, 0]], bool), "1 rows may answer no class.*row 1"),
-        (LOGITS, np.zeros(3, bool), "2 rows may answer no class"),
-        (LOGITS, np.ones(2, bool), r"got \(2, 3\) and \(2,\)"),
-        (LOGITS, np.ones((1, 3), bool), "allowed"),
-        (LOGITS[0], np.ones(3, bool), "logits"),
-        (LOGITS, np.array([0, 1, 2]), "bool, got int64"),
-    ],
-)
-def test_answers_refuses(logits: np.ndarray, allowed: np.ndarray, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        answers(logits, allowed)
 
 
 def test_confusion_refuses() -> None:
@@ -293,14 +202,6 @@ def test_confusion_refuses() -> None:
     for wrong in (np.ones((2, 3), int), np.ones(4, int), -np.eye(2, dtype=int), np.eye(2)):
         with pytest.raises(ValueError, match="A confusion matrix is square"):
             macro_f1(wrong)
-
-
-@pytest.mark.parametrize("heads", [[range(2)], [range(2), range(1, 3)], [range(4)], []])
-def test_heads_that_do_not_hold_each_class_once(heads: list[range]) -> None:
-    with pytest.raises(ValueError, match="each of the 3 classes once"):
-        own_head(np.array([0]), heads, 3)
-    with pytest.raises(ValueError, match="each of the 3 classes once"):
-        task_incremental_accuracies(np.eye(3, dtype=np.int64), heads)
 
 
 def test_examples_in_docstrings() -> None:

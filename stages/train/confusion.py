@@ -1,4 +1,4 @@
-"""Answers, the confusion matrix, and what is read off it.
+"""The confusion matrix, and what is read off it.
 
 C classes, N test rows.  confusion[k, c] counts the rows of class k (true) that
 were answered c, int64 (C, C).  Expressions are unevenly frequent, so accuracy
@@ -9,7 +9,6 @@ where there is no row to judge by.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,56 +16,6 @@ from numpy.typing import NDArray
 
 Counts = NDArray[np.int64]
 Fractions = NDArray[np.float64]
-
-
-def own_head(
-    targets: NDArray[np.integer[Any]], heads: Sequence[range], classes: int
-) -> NDArray[np.bool_]:
-    """bool (N, C): for each row the classes of the task to which its true class belongs.
-
-    What task-incremental answers may choose from (van de Ven & Tolias 2019).  `targets` (N,)
-    in [0, classes); `heads` are the tasks' classes, together each class once.
-
-    >>> own_head(np.array([2, 0]), [range(0, 2), range(2, 3)], 3).tolist()
-    [[False, False, True], [True, True, False]]
-    """
-    _check_partition(heads, classes)
-    _check_labels(targets, "targets", classes)
-    task = np.empty(classes, dtype=np.int64)
-    for index, head in enumerate(heads):
-        task[head] = index
-    own: NDArray[np.bool_] = task[targets][:, None] == task
-    return own
-
-
-def answers(logits: NDArray[np.floating[Any]], allowed: NDArray[np.bool_]) -> Counts:
-    """argmax over c of (logits[n, c] if allowed, else -inf); int64 (N,).
-
-    `logits` (N, C); `allowed` bool (N, C), or (C,) for all rows alike: all classes seen so far
-    class-incrementally, `own_head` task-incrementally (van de Ven & Tolias 2019).  Ties go to
-    the lowest index among those allowed, also where they are all -inf.
-
-    Raises:
-        ValueError: a NaN anywhere, allowed or not; a row that may answer nothing; shapes.
-    """
-    if logits.ndim != 2 or allowed.shape not in (logits.shape, logits.shape[1:]):
-        raise ValueError(
-            f"Required logits (N, C) and allowed (N, C) or (C,), got {logits.shape} and "
-            f"{allowed.shape}."
-        )
-    if allowed.dtype != np.bool_:
-        raise ValueError(f"allowed must be bool, got {allowed.dtype}: give a mask, not indices.")
-    if np.isnan(logits).any():
-        bad = np.flatnonzero(np.isnan(logits).any(axis=1))
-        raise ValueError(f"{len(bad)} rows of logits hold NaN, the first is row {bad[0]}.")
-    mask = np.broadcast_to(allowed, logits.shape)
-    if not mask.any(axis=1).all():
-        bad = np.flatnonzero(~mask.any(axis=1))
-        raise ValueError(f"{len(bad)} rows may answer no class, the first is row {bad[0]}.")
-    masked = np.where(mask, logits, -np.inf)
-    best = masked.max(axis=1, keepdims=True)
-    found: Counts = np.argmax(mask & (masked == best), axis=1).astype(np.int64)
-    return found
 
 
 def confusion_matrix(
@@ -125,31 +74,6 @@ def balanced_accuracy(confusion: Counts) -> float:
     return _mean(found[~np.isnan(found)])
 
 
-def task_incremental_accuracies(confusion: Counts, heads: Sequence[range]) -> Fractions:
-    """A_t = sum_{k in head t} confusion[k, k] / sum_{k, c in head t} confusion[k, c]; (T,).
-
-    In [0, 1]; the task-incremental row of R (van de Ven & Tolias 2019), NaN for a task without
-    rows.  `heads` are the tasks' classes, together each class once.  A count outside the own
-    head hides which class of the head would have been answered, so it is refused; with none,
-    an argmax over more classes than the head is also the argmax over the head.
-
-    Raises:
-        ValueError: a row was answered with another task's class.
-    """
-    _check_counts(confusion)
-    _check_partition(heads, len(confusion))
-    blocks = [confusion[np.ix_(head, head)] for head in heads]
-    outside = int(confusion.sum()) - sum(int(block.sum()) for block in blocks)
-    if outside:
-        raise ValueError(
-            f"{outside} of {int(confusion.sum())} rows were answered with another task's class: "
-            "task-incremental accuracy cannot be told from these counts. Restrict the logits "
-            "first: answers(logits, own_head(targets, heads, classes))."
-        )
-    right = np.array([np.trace(block) for block in blocks], dtype=np.int64)
-    return _ratio(right, np.array([block.sum() for block in blocks], dtype=np.int64))
-
-
 def _ratio(part: Counts, whole: Counts) -> Fractions:
     """part / whole, NaN where the whole is 0."""
     out: Fractions = np.full(len(whole), np.nan)
@@ -177,11 +101,4 @@ def _check_counts(confusion: Counts) -> None:
         raise ValueError(
             "A confusion matrix is square and holds counts >= 0, got "
             f"{confusion.dtype} {confusion.shape}."
-        )
-
-
-def _check_partition(heads: Sequence[range], classes: int) -> None:
-    if sorted(k for head in heads for k in head) != list(range(classes)):
-        raise ValueError(
-            f"The heads must hold each of the {classes} classes once, got {list(heads)}."
         )
