@@ -5,7 +5,7 @@ READY := .venv/ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test check fix bench report clean
+.PHONY: help setup repro test soak check fix bench report clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -27,6 +27,9 @@ repro: $(READY)  ## Run the whole pipeline on the embedded data set and print th
 
 test: $(READY)  ## Run the tests
 	@python -m pytest
+
+soak: $(READY)  ## Kill commands 100 times (SOAK_KILLS=1000: more) at random moments; a quarter of an hour
+	@python -m pytest -m soak -s tests/test_soak.py
 
 check: $(READY)  ## Look at formatting, lint and types; change nothing
 	@ruff format --check .

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
+
+from cache.source import Place
 
 DIGEST_BYTES = 32
 
 
 def row_digests(rows: NDArray[np.generic]) -> NDArray[np.uint8]:
     """blake3 of each row's bytes (little-endian, C order): uint8 (N, 32)."""
-    out = np.empty((len(rows), DIGEST_BYTES), dtype=np.uint8)
-    for index, row in enumerate(_bytes(rows).reshape(len(rows), -1) if len(rows) else ()):
-        out[index] = np.frombuffer(blake3(row.data).digest(), dtype=np.uint8)
-    return out
+    each = _bytes(rows).reshape(len(rows), -1) if len(rows) else ()
+    found = bytearray().join(blake3(row.data).digest() for row in each)
+    return np.frombuffer(found, dtype=np.uint8).reshape(-1, DIGEST_BYTES)
 
 
 def hex_digests(rows: NDArray[np.generic]) -> list[str]:
@@ -40,7 +39,7 @@ def bytes_digest(data: bytes) -> str:
     return f"blake3:{blake3(data).hexdigest()}"
 
 
-def file_digest(path: Path) -> str:
+def file_digest(path: Place) -> str:
     """`blake3:` and the digest of a file's bytes."""
     hasher = blake3()
     with path.open("rb") as handle:
@@ -51,3 +50,16 @@ def file_digest(path: Path) -> str:
 
 def text_digest(text: str) -> str:
     return bytes_digest(text.encode())
+
+
+class TextDigest:
+    """`text_digest` of a text that comes piece by piece."""
+
+    def __init__(self) -> None:
+        self._hasher = blake3()
+
+    def add(self, piece: str) -> None:
+        self._hasher.update(piece.encode())
+
+    def digest(self) -> str:
+        return f"blake3:{self._hasher.hexdigest()}"

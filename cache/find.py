@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ from cache.errors import CacheDamagedError
 from cache.files import tree_bytes
 from cache.progress import Work, work_in
 from cache.schema import MANIFEST, SAMPLES, Manifest, read_manifest
+
+DEEPEST = 64
+"""Folders within folders that are looked into."""
 
 State = Literal["finished", "unfinished", "damaged", "set aside"]
 
@@ -23,7 +27,7 @@ class Found:
     path: Path
     """Where it is, or of work: where it will be."""
     state: State
-    """set aside: left by a --overwrite that was killed; unfinished: see `work`."""
+    """set aside: left by a command that was killed (care/collect.py); unfinished: see `work`."""
     bytes: int
     changed: float
     """Seconds since the epoch: of the manifest, of work: of its last record."""
@@ -43,13 +47,13 @@ def find(root: Path) -> Iterator[Found]:
         for name in sorted(names):
             try:
                 found = _look(here / name)
-            except FileNotFoundError:  # renamed or deleted meanwhile: another run has finished it
+            except OSError:  # renamed or deleted meanwhile, or not for us to read
                 found = None
             if found is not None:
                 yield found
             if found is not None or name.startswith("."):
                 names.remove(name)
-        names.sort()
+        names[:] = [] if len(here.relative_to(root).parts) >= DEEPEST else sorted(names)
 
 
 def _look(path: Path) -> Found | None:
@@ -69,5 +73,7 @@ def _cache(path: Path) -> Found:
         manifest = read_manifest(path)
     except CacheDamagedError as error:
         return Found(path, "damaged", size, changed, problem=str(error))
-    aside = path.name.startswith(".") and ".replaced-" in path.name
+    except PermissionError as error:
+        return Found(path, "damaged", size, changed, problem=f"{path}: {error.strerror}")
+    aside = re.match(r"\..+\.(replaced|convert|repair)-", path.name, re.DOTALL)
     return Found(path, "set aside" if aside else "finished", size, changed, manifest=manifest)

@@ -19,10 +19,20 @@ from cache.digest import file_digest, text_digest
 from cache.errors import CacheDamagedError
 from cache.files import write_json
 from cache.fingerprint import canonical_json
-from cache.schema import MANIFEST, PROVENANCE, SAMPLES, Manifest, parse_json
+from cache.plain import below, read_plain
+from cache.schema import (
+    MANIFEST,
+    MANIFEST_LIMIT,
+    PROVENANCE,
+    SAMPLES,
+    Manifest,
+    parse_json,
+    side_rows_for,
+)
+from cache.source import Place
 
 _FILES, _DIGEST = "files", "digest"
-_LIMIT = 1_000_000_000  # bytes of a provenance.json; a larger one is not read
+_LIMIT = MANIFEST_LIMIT  # bytes of a provenance.json that has no more files than rows
 
 
 def write_provenance(folder: Path, about: dict[str, Any]) -> None:
@@ -38,7 +48,7 @@ def without_list(provenance: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in provenance.items() if k not in (_FILES, _DIGEST)}
 
 
-def read_provenance(folder: Path) -> dict[str, Any]:
+def read_provenance(folder: Place) -> dict[str, Any]:
     """The whole of provenance.json.
 
     Raises:
@@ -46,7 +56,9 @@ def read_provenance(folder: Path) -> dict[str, Any]:
             not have its own digest.
     """
     path = folder / PROVENANCE
-    found = read_as_written(path, _LIMIT)
+    # A file is listed for every shard, a shard has rows, and a row a line that is no shorter.
+    table = folder / SAMPLES
+    found = read_as_written(path, _LIMIT + (table.stat().st_size if table.is_file() else 0))
     if not isinstance(found, dict):
         raise CacheDamagedError(f"{path} is no JSON object.")
     if _FILES not in found and _DIGEST not in found:
@@ -64,17 +76,13 @@ def _seal(listed: dict[str, Any]) -> str:
     return text_digest(canonical_json(listed))
 
 
-def read_as_written(path: Path, limit: int) -> Any:
+def read_as_written(path: Place, limit: int) -> Any:
     """JSON in exactly the bytes that `write_json` gives it.
 
     Raises:
         CacheDamagedError: missing, too large, no JSON, or with bytes that carry no value changed.
     """
-    if not path.is_file():
-        raise CacheDamagedError(f"{path} is missing.")
-    if path.stat().st_size > limit:
-        raise CacheDamagedError(f"{path} is larger than {limit} bytes; not read.")
-    raw = path.read_bytes()
+    raw = read_plain(path, limit)
     try:
         value = parse_json(raw)
         text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -94,30 +102,28 @@ def expected_files(manifest: Manifest) -> set[str]:
     names.add("data.zarr/zarr.json")
     for name, column in manifest.columns.items():
         bulk = name == manifest.bulk
-        shards = math.ceil(manifest.rows / manifest.shard_rows) if bulk else 1
+        rows = manifest.shard_rows if bulk else side_rows_for(manifest.rows)
+        shards = math.ceil(manifest.rows / rows)
         rest = "/0" * (len(column.shape) - 1)
         names.add(f"data.zarr/{name}/zarr.json")
         names |= {f"data.zarr/{name}/c/{shard}{rest}" for shard in range(shards)}
     return names
 
 
-def found_files(folder: Path) -> tuple[set[str], set[str]]:
+def found_files(folder: Place) -> tuple[set[str], set[str]]:
     """What lies in the folder: files, and what is neither file nor folder (and is never opened).
 
     A link to a file counts as a file (DVC may have linked it), a link to a
     folder is not followed.
     """
-    files: set[str] = set()
-    strange: set[str] = set()
-    for path in folder.rglob("*"):
-        if path.is_dir() and not path.is_symlink():
-            continue
-        (files if path.is_file() else strange).add(str(path.relative_to(folder)))
-    return files, strange
+    if not isinstance(folder, Path):
+        return set(folder.files()), set()
+    files, strange = below(folder)
+    return set(files), set(strange)
 
 
 def wrong_files(
-    folder: Path, listed: dict[str, str], there: set[str], tick: Callable[[int], None]
+    folder: Place, listed: dict[str, str], there: set[str], tick: Callable[[int], None]
 ) -> list[str]:
     """Those of `there` whose bytes are not what the list says."""
     wrong = []

@@ -17,23 +17,42 @@ set can be used.
 from __future__ import annotations
 
 import io
-import json
+import math
+import os
 import shutil
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cache.digest import hex_digests
 from cache.errors import CacheDamagedError, CacheExistsError, CacheUnfinishedError
 from cache.files import sync, write_atomically, write_json, write_json_lines
 from cache.fingerprint import fingerprint
-from cache.schema import SAMPLES, SCHEMA, Info, Kind, read_lines, scratch_folder, scratch_folders
+from cache.limits import MOST_ROWS, ClassNames, Length, Model, Words, validated
+from cache.plain import read_plain
+from cache.schema import (
+    MANIFEST_LIMIT,
+    MOST_SHARD,
+    SAMPLES,
+    SCHEMA,
+    Info,
+    Kind,
+    iter_lines,
+    parse_json,
+    scratch_folder,
+    scratch_folders,
+)
 from cache.store import STORES, Array, little_endian
+from cache.unit_files import Record, read_record, read_rows, refuse_links
 
-_PLAN = "plan.json"
+PLAN = "plan.json"
+_MOST_UNIT_ROWS = 1 << 16
+MOST_UNITS = 1 << 23
+"""All rows that there can be, 256 in a unit."""
 
 
 class Plan(BaseModel):
@@ -46,15 +65,27 @@ class Plan(BaseModel):
     settings: dict[str, Any]
     """Everything that decides the content."""
     dtype: Literal["uint8", "float16", "float32"]
-    row_shape: tuple[int, ...] = Field(min_length=1, max_length=4)
-    rows: int = Field(ge=1)
+    row_shape: tuple[Length, ...] = Field(min_length=1, max_length=4)
+    rows: int = Field(ge=1, le=MOST_ROWS)
     """Rows at the start; a unit may keep fewer of its own."""
-    unit_rows: int = Field(ge=1)
-    store: str
+    unit_rows: Length
+    store: Words
     """Where it is to end; parts are the same for both."""
-    classes: tuple[str, ...]
+    classes: ClassNames
     info: Info
     """As far as it is known before the work."""
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Plan:
+        row_bytes = math.prod(self.row_shape) * np.dtype(self.dtype).itemsize
+        unit_rows = min(self.unit_rows, self.rows)
+        if unit_rows > _MOST_UNIT_ROWS or unit_rows * row_bytes > MOST_SHARD:
+            raise ValueError(
+                f"a unit would have more than {_MOST_UNIT_ROWS} rows or {MOST_SHARD} bytes"
+            )
+        if len(self.units) > MOST_UNITS:
+            raise ValueError(f"there would be more than {MOST_UNITS} units")
+        return self
 
     @property
     def fingerprint(self) -> str:
@@ -78,21 +109,35 @@ class Parts:
         self.scratch = scratch_folder(out, plan.fingerprint, plan.unit_rows)
 
     def start(self, samples: Iterable[dict[str, Any]] | None = None) -> Parts:
-        """Begin, or go on where an earlier or another process is.  Plan last: it says "ready"."""
+        """Begin, or go on where an earlier or another process is.  Plan last: it says "ready".
+
+        Raises:
+            CacheDamagedError: something in the scratch folder is a link.
+        """
+        refuse_links(self.scratch)
         for name in ("parts", "records"):
             (self.scratch / name).mkdir(parents=True, exist_ok=True)
-        if _read_plan(self.scratch) is None:
+        if self._of_another_version():
+            for record in (self.scratch / "records").iterdir():
+                record.unlink(missing_ok=True)
+        if read_plan(self.scratch) is None:
             if samples is not None:
                 write_json_lines(self.scratch / SAMPLES, samples)
-            write_json(self.scratch / _PLAN, self.plan.model_dump(mode="json"))
+            write_json(self.scratch / PLAN, self.plan.model_dump(mode="json"))
         sync(self.scratch.parent)
         return self
 
-    def samples(self) -> list[dict[str, Any]]:
-        """The rows as they were given to `start`."""
-        return read_lines(self.scratch / SAMPLES)
+    def samples(self) -> Iterator[dict[str, Any]]:
+        """The rows as they were given to `start`; one more at most."""
+        return islice(iter_lines(self.scratch / SAMPLES), self.plan.rows + 1)
+
+    def _of_another_version(self) -> bool:
+        """There is a plan, and this version did not write it: its records say nothing."""
+        return (self.scratch / PLAN).exists() and read_plan(self.scratch) is None
 
     def todo(self, units: Iterable[int]) -> list[int]:
+        if self._of_another_version():
+            return list(units)
         return [unit for unit in units if not self.done(unit)]
 
     def done(self, unit: int) -> bool:
@@ -103,8 +148,14 @@ class Parts:
         return True
 
     def missing(self) -> list[int]:
-        """Units without a record: quick, the rows are not read."""
-        return [unit for unit in self.plan.units if not self._record_path(unit).is_file()]
+        """Units without a record: quick, the rows are not read.
+
+        Raises:
+            CacheDamagedError: something in the scratch folder is a link.
+        """
+        refuse_links(self.scratch)
+        there = recorded(self.scratch)
+        return [unit for unit in self.plan.units if unit not in there]
 
     def write(self, unit: int, rows: Array, note: dict[str, Any]) -> None:
         """Put the rows that a unit keeps on the disk, then their record.
@@ -135,25 +186,49 @@ class Parts:
         """The rows of a finished unit, checked against its record.
 
         Raises:
-            OSError, ValueError, KeyError: it is not finished.
-            CacheDamagedError: the rows do not have their digests.
+            FileNotFoundError: it is not finished.
+            CacheDamagedError: it is not what was planned, or does not have its digests.
         """
-        rows: Array = np.load(self._part_path(unit), allow_pickle=False)
-        if hex_digests(rows) != self.record(unit)["digests"]:
-            raise CacheDamagedError(f"{self._part_path(unit)} is not what was written.")
+        plan = self.plan
+        path, most = self._part_path(unit), len(plan.rows_of(unit))
+        rows = read_rows(path, plan.dtype, plan.row_shape, most)
+        if hex_digests(rows) != self.record(unit).digests:
+            raise CacheDamagedError(f"{path} is not what was written.")
         return rows
 
-    def record(self, unit: int) -> dict[str, Any]:
-        record: dict[str, Any] = json.loads(self._record_path(unit).read_text())
-        return record
+    def record(self, unit: int) -> Record:
+        """
+        Raises:
+            FileNotFoundError: there is none.
+            CacheDamagedError: it is not as it was written.
+        """
+        return read_record(self._record_path(unit), len(self.plan.rows_of(unit)))
 
     def note(self, unit: int) -> dict[str, Any]:
-        note: dict[str, Any] = self.record(unit)["note"]
-        return note
+        return self.record(unit).note
 
     def notes(self) -> Iterator[dict[str, Any]]:
         """The notes of all units, in order."""
         return (self.note(unit) for unit in self.plan.units)
+
+    def kept(self, unit: int, model: type[Model]) -> tuple[int, Model]:
+        """How many rows the unit keeps, and its note as its maker has written it.
+
+        Raises:
+            CacheDamagedError: it is another.
+        """
+        record = self.record(unit)
+        try:
+            return len(record.digests), validated(model, record.note)
+        except ValueError as error:
+            raise self.damaged(unit, str(error)) from None
+
+    def damaged(self, unit: int, what: str) -> CacheDamagedError:
+        """To be raised for a record whose note cannot be."""
+        return CacheDamagedError(
+            f"The note in {self._record_path(unit)} is not what was written ({what}). "
+            f"Delete {self.scratch} and run the command again."
+        )
 
     def discard(self) -> None:
         """Throw the work in progress away."""
@@ -177,12 +252,31 @@ class Parts:
         return self.scratch / "records" / f"{unit:05d}.json"
 
 
-def _read_plan(scratch: Path) -> Plan | None:
+def read_plan(scratch: Path) -> Plan | None:
+    """None: there is none, it is damaged, of another version, or belongs to another folder."""
+    path = scratch / PLAN
     try:
-        plan = Plan.model_validate_json((scratch / _PLAN).read_bytes())
-    except (OSError, ValidationError):
+        plan = (
+            None
+            if path.is_symlink()
+            else validated(Plan, parse_json(read_plain(path, MANIFEST_LIMIT)))
+        )
+    except (CacheDamagedError, ValueError):
         return None
-    return plan if plan.store in STORES else None
+    if plan is None or plan.store not in STORES:
+        return None
+    key = scratch_folder(Path("x"), plan.fingerprint, plan.unit_rows).name.removeprefix(".x")
+    return plan if scratch.name.endswith(key) else None
+
+
+def recorded(scratch: Path) -> set[int]:
+    """Numbers of the units that have a record."""
+    try:
+        with os.scandir(scratch / "records") as found:
+            names = [entry.name.partition(".") for entry in found]
+    except OSError:
+        return set()
+    return {int(n) for n, _, end in names if end == "json" and n.isascii() and n.isdecimal()}
 
 
 def unfinished(out: Path, kind: Kind) -> Parts:
@@ -190,8 +284,9 @@ def unfinished(out: Path, kind: Kind) -> Parts:
 
     Raises:
         CacheUnfinishedError: there is none, or more than one.
+        CacheDamagedError: something in its folder is a link.
     """
-    plans = {folder: _read_plan(folder) for folder in scratch_folders(out)}
+    plans = {folder: read_plan(folder) for folder in scratch_folders(out)}
     found = [Parts(out, plan) for plan in plans.values() if plan is not None and plan.kind == kind]
     if not found:
         raise CacheUnfinishedError(
@@ -203,4 +298,5 @@ def unfinished(out: Path, kind: Kind) -> Parts:
             f"There are several unfinished works for {out}, with different settings:\n  {listed}\n"
             "Delete those that are not wanted."
         )
+    refuse_links(found[0].scratch)
     return found[0]

@@ -6,9 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.parts import Plan
-from cache.schema import MANIFEST_LIMIT, parse_json, scratch_folders
-from cache.store import STORES
+from cache.parts import Plan, read_plan, recorded
+from cache.schema import scratch_folders
 
 
 @dataclass(frozen=True)
@@ -30,19 +29,11 @@ class Work:
 def work_in(folder: Path) -> Work | None:
     """None: no work in progress, or its plan is damaged or of another version."""
     name = re.fullmatch(r"\.(.+)\.work-[0-9a-f]{12}\.\d+\.\d+", folder.name)
-    path = folder / "plan.json"
-    try:
-        if name is None or not path.is_file() or path.stat().st_size > MANIFEST_LIMIT:
-            return None
-        plan = Plan.model_validate(parse_json(path.read_bytes()))
-        units = len(plan.units)
-        records = folder / "records"
-        numbers = {p.stem for p in records.iterdir() if p.suffix == ".json"}
-    except (OSError, ValueError, OverflowError):
+    plan = read_plan(folder) if name is not None else None
+    if name is None or plan is None:
         return None
-    if plan.store not in STORES:
-        return None
-    done = sum(n.isascii() and n.isdecimal() and int(n) < units for n in numbers)
+    units = len(plan.units)
+    done = sum(unit < units for unit in recorded(folder))
     return Work(folder, folder.with_name(name[1]), plan, done)
 
 

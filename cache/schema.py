@@ -14,27 +14,50 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from cache.digest import DIGEST_BYTES, text_digest
 from cache.errors import CacheDamagedError, CacheMissingError, CacheUnfinishedError
 from cache.fingerprint import canonical_json, fingerprint, short
+from cache.limits import (
+    ClassNames,
+    Count,
+    Digest,
+    Dtype,
+    Finite,
+    Length,
+    Words,
+    check_line,
+    validated,
+)
+from cache.plain import read_plain, refuse_strange_file
 from cache.printable import printable
+from cache.remote.url import SCHEMES
+from cache.source import Place
 
 SCHEMA: Literal[2] = 2
 _SHARD_ROWS = (256, 4096)
 _SHARD_BYTES = 8 << 20
 _CHUNK_ROWS, _CHUNK_BYTES = 64, 1 << 20
+_SIDE_ROWS = 1 << 24
+"""Of a side column, that are compressed together: 0.5 GB of digests; codecs end at 2 GB."""
 
 MANIFEST = "manifest.json"
 SAMPLES = "samples.jsonl"
 PROVENANCE = "provenance.json"
-MANIFEST_LIMIT = 64_000_000  # bytes; a larger one is not read
+MANIFEST_LIMIT = 16_000_000  # bytes; a larger one is not read: parsed, it takes 20 times that
 _NESTING = 64  # levels of JSON; what is deeper is refused
 _LINE_LIMIT = 1 << 20  # bytes of a line in the sample table
 MOST_SHARD, _MOST_SIDE = 1 << 30, 1 << 12
@@ -67,14 +90,19 @@ def chunk_rows_for(shard_rows: int, row_bytes: int) -> int:
     return rows
 
 
+def side_rows_for(rows: int) -> int:
+    """Rows in a piece of a side column, which few caches have more than one of."""
+    return min(rows, _SIDE_ROWS)
+
+
 class Column(BaseModel):
     """One array of a cache; `shape` includes the rows."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dtype: Literal["uint8", "int16", "int32", "int64", "float16", "float32"]
-    shape: tuple[int, ...] = Field(min_length=1, max_length=5)
-    digest: str = Field(pattern=r"^blake3:[0-9a-f]{64}$")
+    dtype: Dtype
+    shape: tuple[Length, ...] = Field(min_length=1, max_length=5)
+    digest: Digest
 
 
 def column(dtype: str, shape: tuple[int, ...], digest: str) -> Column:
@@ -89,12 +117,12 @@ class TrainedOn(BaseModel):
 
     data: str = Field(max_length=200)
     """In words, as tables show it."""
-    classes: int = Field(ge=0)
+    classes: Count
     names: tuple[Annotated[str, Field(max_length=200)], ...] = Field(default=(), max_length=100_000)
     """The classes by name, where they are known."""
     crops: str = Field(default="", max_length=200)
     """Fingerprint of the crop cache that it was trained on."""
-    rows: int = Field(default=0, ge=0)
+    rows: Count = 0
 
 
 class Info(BaseModel):
@@ -102,22 +130,34 @@ class Info(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dataset: str
-    images: dict[str, int] = Field(default_factory=dict)
+    dataset: Words
+    images: dict[Words, Count] = Field(default_factory=dict, max_length=64)
     """How many images have which status (stages/extract/faces.py)."""
-    backbone: str = ""
-    weights: str = ""
+    backbone: Words = ""
+    weights: Words = ""
     """In words, as tables show it."""
-    root_macs: int | None = None
+    root_macs: Count | None = None
     """Multiply-accumulates of the root for one crop."""
     pretrained: bool = False
     trained_on: TrainedOn | None = None
     """None: of a random root, and of a file that does not say."""
-    value_range: tuple[float, float] | None = None
+    value_range: tuple[Finite, Finite] | None = None
     """Bounds of all possible values, where there are any: a generator's output must fit."""
-    observed_range: tuple[float, float] | None = None
-    calibration: dict[str, str | int] | None = None
+    observed_range: tuple[Finite, Finite] | None = None
+    calibration: dict[Words, str | int] | None = Field(default=None, max_length=16)
     """Of random weights: mean and deviation that were divided out, base64 of float32."""
+    crops: dict[str, Any] | None = None
+    """Of latents: the settings of the crop cache, whose fingerprint is in the latents' own; None:
+    made before this was kept."""
+    dataset_options: dict[Words, int | Words] | None = Field(default=None, max_length=64)
+    """What of the data set was asked for, beside its name; None: made before this was kept."""
+
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Manifests that were made before a field was there keep their digest."""
+        said: dict[str, Any] = dump(self)
+        late = ("crops", "dataset_options")
+        return {k: v for k, v in said.items() if k not in late or v is not None}
 
 
 class Manifest(BaseModel):
@@ -128,20 +168,20 @@ class Manifest(BaseModel):
     format: Literal["lgr-pipe cache"] = "lgr-pipe cache"
     schema_version: Literal[2] = SCHEMA
     kind: Kind
-    fingerprint: str
+    fingerprint: Words
     """Digest of `settings`."""
     settings: dict[str, Any]
     """Everything that decides the content."""
     store: Literal["zarr", "hdf5"]
-    rows: int = Field(ge=1)
-    shard_rows: int = Field(ge=1)
-    bulk: str
+    rows: Length
+    shard_rows: Length
+    bulk: Words
     """Name of the sharded column."""
-    columns: dict[str, Column] = Field(max_length=32)
-    content: str
+    columns: dict[Words, Column] = Field(max_length=32)
+    content: Digest
     """Digest over all columns' digests: equal for equal rows, whatever the store."""
-    samples_digest: str
-    classes: tuple[str, ...]
+    samples_digest: Digest
+    classes: ClassNames
     """Label k is `classes[k]`."""
     info: Info
     digest: str = ""
@@ -164,7 +204,7 @@ def content_digest(columns: dict[str, Column]) -> str:
     return text_digest("\n".join(lines))
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Place) -> Manifest:
     """The manifest of a complete cache.
 
     Raises:
@@ -174,36 +214,38 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     if not folder.is_dir():
-        work = scratch_folders(folder)
+        work = scratch_folders(folder) if isinstance(folder, Path) else []
         if work:
             raise CacheUnfinishedError(
                 f"{folder} is not finished: its work so far is in {work[0]}. "
                 "Run the same crop or extract command again to finish it."
             )
-        raise CacheMissingError(f"There is no cache at {folder}: no such folder.")
+        url = str(folder).partition(":/")[0] in SCHEMES  # a Path makes one slash of two
+        hint = "; train and lgr-pipe cache info, verify and convert read URLs" if url else ""
+        raise CacheMissingError(f"There is no cache at {folder}: no such folder{hint}.")
     if not path.is_file():
         raise CacheUnfinishedError(
             f"{folder} holds no {MANIFEST}, so it is no finished cache. "
             "Run the crop or extract command that makes it again."
         )
-    if path.stat().st_size > MANIFEST_LIMIT:
-        raise CacheDamagedError(f"{path} is larger than {MANIFEST_LIMIT} bytes; not read.")
     try:
-        manifest = Manifest.model_validate(parse_json(path.read_bytes()))
+        manifest = validated(Manifest, parse_json(read_plain(path, MANIFEST_LIMIT)))
         _check_consistency(manifest, path)
-    except (ValidationError, ValueError) as error:
-        first = " ".join(str(error).splitlines()[:3])
+    except ValueError as error:
         raise CacheDamagedError(
-            f"{path} is not a manifest of schema {SCHEMA}: {printable(first)}"
+            f"{path} is not a manifest of schema {SCHEMA}: {printable(error)}"
         ) from None
     return manifest
 
 
-def _check_consistency(manifest: Manifest, path: Path) -> None:
+def _check_consistency(manifest: Manifest, path: Place) -> None:
     if not manifest.intact:
         raise CacheDamagedError(f"{path} does not have its digest: it was changed or damaged.")
     if fingerprint(manifest.settings) != manifest.fingerprint:
         raise CacheDamagedError(f"{path}: the fingerprint does not belong to the settings in it.")
+    crops = manifest.info.crops
+    if crops is not None and fingerprint(crops) != manifest.settings.get("crops"):
+        raise CacheDamagedError(f"{path}: the settings of its crops are not those of its crops.")
     if content_digest(manifest.columns) != manifest.content:
         raise CacheDamagedError(f"{path}: the content digest does not belong to its columns.")
     needed = {manifest.bulk, "digest", "label", "subject", "split"}
@@ -211,9 +253,9 @@ def _check_consistency(manifest: Manifest, path: Path) -> None:
         missing = ", ".join(sorted(needed - manifest.columns.keys()))
         raise CacheDamagedError(f"{path}: column {missing} is not listed.")
     for name, column in manifest.columns.items():
-        if not name.isidentifier():
+        if not (name.isidentifier() and name.isascii()):
             raise CacheDamagedError(f"{path}: {name!r} is no name for a column.")
-        if column.shape[0] != manifest.rows or min(column.shape) < 1:
+        if column.shape[0] != manifest.rows:
             raise CacheDamagedError(
                 f"{path}: column {name} has shape {column.shape}, the cache {manifest.rows} rows."
             )
@@ -221,12 +263,13 @@ def _check_consistency(manifest: Manifest, path: Path) -> None:
     _check_sizes(manifest, path)
 
 
-def _check_shapes(manifest: Manifest, path: Path) -> None:
+def _check_shapes(manifest: Manifest, path: Place) -> None:
     """Columns that every reader uses have the shapes that it counts on."""
     if manifest.bulk != manifest.kind:
         raise CacheDamagedError(f"{path}: the bulk column is not {manifest.kind}.")
     rest: dict[str, tuple[int, ...]] = {"digest": (DIGEST_BYTES,)}
     rest |= dict.fromkeys(("label", "subject", "split", "row", "status"), ())
+    rest["box"] = (4,)
     for name, column in manifest.columns.items():
         plain = column.dtype.startswith("int") or column.dtype == "uint8"
         if name in rest and not (plain and column.shape[1:] == rest[name]):
@@ -235,21 +278,19 @@ def _check_shapes(manifest: Manifest, path: Path) -> None:
             )
 
 
-def refuse_rows_without_lines(manifest: Manifest, folder: Path) -> None:
+def refuse_rows_without_lines(manifest: Manifest, folder: Place) -> None:
     """A row has a line in the sample table: what states more rows than can have one lies.
 
     Raises:
         CacheDamagedError: it does, or there is no table.
     """
     path = folder / SAMPLES
-    if not path.is_file():
-        raise CacheDamagedError(f"{path} is missing.")
-    size = path.stat().st_size
+    size = refuse_strange_file(path, sys.maxsize)
     if size < manifest.rows * len("{}\n"):
         raise CacheDamagedError(f"{path} has {size} bytes: not {manifest.rows} rows.")
 
 
-def _check_sizes(manifest: Manifest, path: Path) -> None:
+def _check_sizes(manifest: Manifest, path: Place) -> None:
     """No shard and no row is larger than any that is written: memory stays bounded."""
     for name, column in manifest.columns.items():
         row = math.prod(column.shape[1:]) * np.dtype(column.dtype).itemsize
@@ -278,7 +319,7 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite
 
 
 def parse_json(raw: bytes) -> Any:
-    """JSON of a stranger: UTF-8, no NaN or infinity, no deep nesting.
+    """JSON of a stranger: UTF-8, no NaN or infinity, no deep nesting, no half characters.
 
     Raises:
         ValueError: it is none.
@@ -288,6 +329,11 @@ def parse_json(raw: bytes) -> Any:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     _refuse_deep(value)
+    if b"\\ud" in raw or b"\\uD" in raw:  # surrogates; ours are written as they are
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("it holds half a character") from None
     return value
 
 
@@ -301,12 +347,14 @@ def _refuse_deep(value: Any) -> None:
     raise ValueError("it is nested too deeply")
 
 
-def iter_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file of JSON lines, one at a time.
+def iter_lines(path: Place) -> Iterator[dict[str, Any]]:
+    """The rows of a sample table, a file of JSON lines, one at a time.
 
     Raises:
-        CacheDamagedError: a line that is too long or no JSON object.
+        CacheDamagedError: a line that is too long, no JSON object, or states what no row of ours
+            does (limits.py).
     """
+    refuse_strange_file(path, sys.maxsize)
     with path.open("rb") as handle:
         number = 0
         while line := handle.readline(_LINE_LIMIT + 1):
@@ -319,13 +367,14 @@ def iter_lines(path: Path) -> Iterator[dict[str, Any]]:
                 row = parse_json(line)
                 if not isinstance(row, dict):
                     raise ValueError("it is no JSON object")
+                check_line(row)
             except ValueError as error:
                 raise CacheDamagedError(f"{path}, line {number}: {error}") from None
             yield row
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """A file of JSON lines."""
+def read_lines(path: Place) -> list[dict[str, Any]]:
+    """A whole sample table."""
     return list(iter_lines(path))
 
 

@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.source import Place
+
 Array = NDArray[Any]
 
 
@@ -65,14 +67,14 @@ class StoreReader(Protocol):
     def close(self) -> None: ...
 
 
-def _zarr() -> tuple[Callable[[Path, Bulk], StoreWriter], Callable[[Path], StoreReader]]:
-    from cache.zarr_store import ZarrReader, ZarrWriter
+def _zarr() -> tuple[Callable[[Path, Bulk], StoreWriter], Callable[[Place], StoreReader]]:
+    from cache.stores.zarr_store import ZarrReader, ZarrWriter
 
     return ZarrWriter, ZarrReader
 
 
-def _hdf5() -> tuple[Callable[[Path, Bulk], StoreWriter], Callable[[Path], StoreReader]]:
-    from cache.hdf5_store import Hdf5Reader, Hdf5Writer
+def _hdf5() -> tuple[Callable[[Path, Bulk], StoreWriter], Callable[[Place], StoreReader]]:
+    from cache.stores.hdf5_store import Hdf5Reader, Hdf5Writer
 
     return Hdf5Writer, Hdf5Reader
 
@@ -86,7 +88,7 @@ def store_writer(store: str, folder: Path, bulk: Bulk) -> StoreWriter:
     return _STORES[store]()[0](folder, bulk)
 
 
-def store_reader(store: str, folder: Path) -> StoreReader:
+def store_reader(store: str, folder: Place) -> StoreReader:
     return _STORES[store]()[1](folder)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.schema import SPLITS, Manifest, iter_lines
+from cache.source import Place
 from cache.store import Array
 
 Rows = NDArray[np.int64]
@@ -35,7 +35,7 @@ class Table:
     """Fields that any row has."""
 
 
-def read_table(path: Path, manifest: Manifest) -> Table:
+def read_table(path: Place, manifest: Manifest) -> Table:
     """Reads a line at a time; stops after one more than there may be.
 
     Raises:
@@ -84,13 +84,12 @@ def _other_subject(table: Table, values: Array, kind: str) -> Rows:
     which = np.asarray(table.subject)
     code = np.full(len(table.subjects), -1, dtype=np.int64)
     code[which[::-1]] = values[::-1]  # of each name, the number in its first row
-    wrong = code[which] != values
-    last = -1
-    for name in sorted(table.subjects.keys() - {""}):
-        here = table.subjects[name]
-        if code[here] <= last or (kind == "crops" and code[here] != last + 1):
-            wrong |= which == here
-        last = max(last, int(code[here]))
+    bad = np.zeros(len(code), dtype=np.bool_)  # a name whose number cannot be
+    ranked = [table.subjects[name] for name in sorted(table.subjects.keys() - {""})]
+    before = np.maximum.accumulate(np.append(np.int64(-1), code[ranked]))[:-1]
+    bad[ranked] = code[ranked] <= before
+    if kind == "crops":
+        bad[ranked] |= code[ranked] != before + 1
     if "" in table.subjects:
-        wrong |= (which == table.subjects[""]) & (values != -1)
-    return np.flatnonzero(wrong)
+        bad[table.subjects[""]] = code[table.subjects[""]] != -1
+    return np.flatnonzero(bad[which] | (code[which] != values))

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from cache.digest import column_digest, file_digest, row_digests
+from cache.digest import DIGEST_BYTES, column_digest, file_digest, row_digests
 from cache.errors import CacheDamagedError, CacheExistsError, CacheUnfinishedError, Refused
 from cache.files import put_in_place, sync_tree, write_json, write_json_lines
 from cache.fingerprint import Settings, differences
 from cache.listing import write_provenance
-from cache.parts import Parts
+from cache.parts import PLAN, Parts
 from cache.schema import (
     MANIFEST,
     SAMPLES,
@@ -82,7 +82,7 @@ def publish(
         sync_tree(folder)
         (parts.scratch / _PUBLISHED).touch()
         put_in_place(folder, parts.out, aside)
-    except OSError:
+    except (OSError, CacheDamagedError):  # a part that is gone, perhaps
         done = _published(parts)
         if done is not None:  # by another process, from the same parts
             return done
@@ -91,7 +91,9 @@ def publish(
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # nothing, unless it was not put in place
-        with contextlib.suppress(OSError):  # empty only where a store made it again for itself
+        with contextlib.suppress(OSError):  # nothing else where a store made it again for itself
+            if not (parts.scratch / PLAN).exists():
+                (parts.scratch / _PUBLISHED).unlink(missing_ok=True)
             parts.scratch.rmdir()
     _remove(parts.scratch)
     return manifest
@@ -145,24 +147,25 @@ def _assemble(
 ) -> Manifest:
     """Store, sample table, provenance and manifest in `folder`."""
     plan = parts.plan
-    count = sum(len(parts.record(unit)["digests"]) for unit in plan.units)
+    count = sum(len(parts.record(unit).digests) for unit in plan.units)
     row_bytes = int(np.prod(plan.row_shape)) * np.dtype(plan.dtype).itemsize
     rows = shard_rows or shard_rows_for(row_bytes)
     bulk = Bulk(plan.kind, plan.dtype, (count, *plan.row_shape), rows)
     writer = store_writer(store, folder, bulk)
     writer.create()
-    digests = []
+    digests = np.empty((count, DIGEST_BYTES), dtype=np.uint8)
     for shard, block in enumerate(_blocks(parts, bulk)):
         writer.write_shard(shard, block)
-        digests.append(row_digests(block))
-    side = {**content.side, "digest": np.concatenate(digests)}
+        span = bulk.rows_of(shard)
+        digests[span.start : span.stop] = row_digests(block)
+    side = {**content.side, "digest": digests}
     columns = {name: column(v.dtype.name, v.shape, column_digest(v)) for name, v in side.items()}
     columns[bulk.name] = column(bulk.dtype, bulk.shape, columns["digest"].digest)
     about = {
         "fingerprint": plan.fingerprint,
         "settings": plan.settings,
         "classes": content.classes,
-        "info": content.info.model_dump(mode="json", exclude={"calibration"}),
+        "info": content.info.model_dump(mode="json", exclude={"calibration", "crops"}),
     }
     writer.finish(side, {"lgr_pipe": json.dumps(about)})
     write_json_lines(folder / SAMPLES, content.samples)
@@ -262,10 +265,17 @@ def existing_match(
             f"{out} exists already and is another cache. What differs:\n  {shown}\n"
             "Add --overwrite to replace it, or choose another --out."
         )
-    for leftover in scratch_folders(out, found.fingerprint):
-        # Of a run that was killed after its rename; work that still goes on is left alone.
+    clear_leftovers(out, found.fingerprint)
+    return found
+
+
+def clear_leftovers(out: Path, key: str) -> None:
+    """What a run that was killed after its rename has left of the finished cache `out`.
+
+    Work that still goes on is left alone.
+    """
+    for leftover in scratch_folders(out, key):
         if ".done-" in leftover.name or ".replaced-" in leftover.name:
             shutil.rmtree(leftover, ignore_errors=True)
         elif (leftover / _PUBLISHED).exists():
             _remove(leftover)
-    return found

@@ -12,7 +12,7 @@ from pipeline import cli_cache, cli_data, cli_extract, cli_sweep
 from pipeline import options as o
 from pipeline.console import Guarded
 from pipeline.options import setting
-from pipeline.params import DrawParams, TrainParams, resolve, trace
+from pipeline.params import DrawParams, TrainParams, resolve, sections_of_cache, trace
 from pipeline.show_config import config_text, with_strategy
 
 app = typer.Typer(
@@ -70,8 +70,9 @@ app.add_typer(cli_cache.cache_app, name="cache")
 def train(
     context: typer.Context,
     strategy: Annotated[str, typer.Option(help="Strategy; lgr-pipe strategies lists them")],
-    cache: Annotated[Path, typer.Option(help="Latent cache, from lgr-pipe extract")],
     out: Annotated[Path, typer.Option(help="Folder for metrics.json and run.json")],
+    cache: o.LatentCache = None,
+    cache_root: o.CacheRoot = None,
     scenario: Annotated[str | None, setting(TrainParams, "scenario", "--scenario")] = None,
     tasks: Annotated[int | None, setting(TrainParams, "tasks", "--tasks")] = None,
     class_order: Annotated[str | None, setting(TrainParams, "class_order", "--class-order")] = None,
@@ -88,14 +89,13 @@ def train(
     ] = None,
     period: Annotated[float | None, setting(TrainParams, "period", "--period")] = None,
     backbone: Annotated[str | None, typer.Option(help="Refuse a cache of another backbone")] = None,
-    crops: Annotated[
-        Path | None, typer.Option(help="Crop cache, which nr, dgr and dgr+d read")
-    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Refuse a cache of another data set")] = None,
+    crops: o.CropCache = None,
     weights: Annotated[
         str | None,
         typer.Option(
-            help="Weights of the root, for nr, dgr and dgr+d: a FILE, or a name; needed only where "
-            "the cache's root came from a file"
+            help="Weights of the root: a FILE, or a name; refuse a cache of others. nr, dgr and "
+            "dgr+d need it where the cache's root came from a file"
         ),
     ] = None,
     tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard's logs")] = None,
@@ -122,7 +122,7 @@ def train(
     options = locals()
     own = extra_options(context.args)
     fields = {field: options[field] for field in TrainParams.model_fields}
-    resolved = trace(params, {"train": fields}, preset)
+    resolved = trace(params, {"train": fields, **sections_of_cache(options)}, preset)
     if show_config:
         typer.echo(config_text(with_strategy(resolved, strategy, own) if strategy else resolved))
         return
@@ -131,21 +131,27 @@ def train(
             "--resume goes on with what an earlier run left in --out, --overwrite replaces it: "
             "give one of them."
         )
+    from cache.remote.fetch import locate
     from pipeline import device as devices
     from pipeline import stage_two
+    from pipeline.caches.match import said_by
+    from pipeline.caches.root import chosen
 
+    said = said_by(resolved)
     how = stage_two.TrainHow(
         given=own,
         device=devices.choose(device),
-        backbone=backbone,
-        crops=crops,
+        said=said,
+        cache_root=cache_root,
+        crops=None if crops is None else locate(crops),
         weights=weights,
         tensorboard=tensorboard,
         threads=threads,
         resume=resume,
         overwrite=overwrite,
     )
-    stage_two.train(resolved.params, strategy, cache, out, how)
+    where = chosen(None if cache is None else locate(cache), cache_root, said)
+    stage_two.train(resolved.params, strategy, where, out, how)
 
 
 def extra_options(words: list[str]) -> dict[str, str]:

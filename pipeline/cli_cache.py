@@ -9,17 +9,28 @@ from typing import Annotated, Any
 import typer
 
 from cache.errors import Refused
+from pipeline import cli_cache_mend as mend
+from pipeline import cli_cache_share as share
 from pipeline import options as o
 
 cache_app = typer.Typer(
     help=(
         "Look after caches: what there is, whether it is whole, in what two differ.\n\n"
-        "A cache is a folder that lgr-pipe crop or extract has made. All but convert only read."
+        "A cache is a folder that lgr-pipe crop or extract has made. All but convert, repair, "
+        "export, import and gc only read."
     ),
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 CachePath = Annotated[Path, typer.Argument(help="Cache, from lgr-pipe crop or extract")]
+CacheWhere = Annotated[
+    str,
+    typer.Argument(
+        metavar="PATH|URL",
+        help="Cache, from lgr-pipe crop or extract: a folder, or a URL (s3, gs, https), all of "
+        "which is read into memory",
+    ),
+]
 
 
 def _print_json(value: Any) -> None:
@@ -27,7 +38,7 @@ def _print_json(value: Any) -> None:
 
 
 @cache_app.command("info")
-def info(path: CachePath, as_json: o.Json = False) -> None:
+def info(path: CacheWhere, as_json: o.Json = False) -> None:
     """Say what a cache holds, where it comes from, and who can make it again from what.
 
     Rows by split and class, faces found, store and size, the root and its weights, the range of
@@ -36,9 +47,11 @@ def info(path: CachePath, as_json: o.Json = False) -> None:
 
     Exit code 0; 2: there is no cache, or it cannot be read.
     """
-    from pipeline import cache_info
+    from cache.remote.fetch import locate
+    from pipeline.caches import info as cache_info
+    from pipeline.caches.places import place
 
-    said = cache_info.about(path)
+    said = cache_info.about(place(locate(path)))
     if as_json:
         _print_json(said)
         return
@@ -48,8 +61,16 @@ def info(path: CachePath, as_json: o.Json = False) -> None:
 @cache_app.command("verify")
 def verify(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Caches, of crops or latents")
+        list[str],
+        typer.Argument(metavar="PATH|URL...", help="Caches, of crops or latents: folders, or URLs"),
     ],
+    recompute: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="K", help="Make K random rows again, too, and compare them"),
+    ] = None,
+    crops: mend.Crops = None,
+    root: mend.Images = None,
+    weights: mend.Weights = None,
     as_json: o.Json = False,
 ) -> None:
     """Read every byte of caches and compare it with what was written; tell all faults.
@@ -59,21 +80,30 @@ def verify(
     are those of the sample table; manifest and provenance have theirs. A single changed byte is
     found, with the rows and shards that it concerns.
 
+    --recompute tells what no digest can, a cache made of the wrong crops or with the wrong
+    weights: K rows are made again, latents from --crops (float32 within 1e-5, as much of their
+    size above 1), crops from the images in --root (equal).
+
     Exit code 0: whole; 1: faults; 2: one of them is no finished cache, or may not be read.
     """
-    from pipeline import cache_text
+    from cache.remote.url import redacted
+    from pipeline.caches import text as cache_text
+    from pipeline.caches.recheck import Given
     from pipeline.console import progress, say
 
     code, reports = 0, []
-    for path in paths:
+    for named in paths:
+        path = redacted(named)
         try:
-            report = _verified(path, progress)
+            report = _verified(named, progress)
+            if recompute is not None:
+                _recompute(report, recompute, Given(crops, root, weights))
         except (Refused, OSError) as error:
             text = str(error)
             if not isinstance(error, Refused):  # a file that may not be read, a disk that fails
                 text = f"{error.filename or path}: {error.strerror}."
             say(f"Error: {_safe(text)}")
-            reports.append({"path": str(path), "ok": False, "error": text})
+            reports.append({"path": path, "ok": False, "error": text})
             code = 2
             continue
         reports.append(cache_text.verify_json(report))
@@ -85,12 +115,27 @@ def verify(
     raise typer.Exit(code)
 
 
-def _verified(path: Path, progress: Any) -> Any:
-    from cache.verify import steps
-    from cache.verify import verify as check
+def _verified(named: str, progress: Any) -> Any:
+    from cache.care.verify import steps
+    from cache.care.verify import verify as check
+    from cache.remote.fetch import locate
+    from pipeline.caches.places import place
 
+    path = place(locate(named), checked=False)  # all faults are told, not only the first
     with progress(f"verify {path.name}", steps(path), "files and shards") as tick:
         return check(path, tick)
+
+
+def _recompute(report: Any, count: int, given: Any) -> None:
+    """Add what that shows to the report."""
+    import secrets
+
+    from pipeline.caches.recheck import recheck
+    from pipeline.console import progress
+
+    seed = secrets.randbelow(1 << 32)
+    with progress(f"recompute {report.path.name}", count, "rows") as tick:
+        recheck(report, count, seed, given, tick)
 
 
 def _safe(text: object) -> str:
@@ -116,9 +161,9 @@ def diff(
     """
     from dataclasses import asdict
 
-    from cache.diff import diff as compare
+    from cache.care.diff import diff as compare
     from cache.schema import read_manifest
-    from pipeline.cache_text import diff_text
+    from pipeline.caches.text import diff_text
     from pipeline.console import progress
 
     with progress("diff", read_manifest(a).rows, "rows") as tick:
@@ -134,7 +179,7 @@ def diff(
 def ls(
     root: Annotated[
         Path | None,
-        typer.Argument(help="Folder to look through", show_default="data and caches, or ."),
+        typer.Argument(help="Folder to look through", show_default=o.FOLDERS_OF_CACHES),
     ] = None,
     as_json: o.Json = False,
 ) -> None:
@@ -146,13 +191,10 @@ def ls(
     Exit code 0, also if there are none; 2: there is no such folder.
     """
     from cache.find import find
-    from pipeline.cache_text import found_json, found_lines
+    from pipeline.caches.text import found_json, found_lines
     from pipeline.console import say
 
-    usual = [Path(name) for name in ("data", "caches") if Path(name).is_dir()]
-    roots = [root] if root is not None else usual or [Path()]
-    if not roots[0].is_dir():
-        raise Refused(f"There is no folder {roots[0]} to look through.")
+    roots = o.folders_of_caches(root)
     found = [cache for place in roots for cache in find(place)]
     if as_json:
         _print_json([found_json(cache) for cache in found])
@@ -164,7 +206,9 @@ def ls(
 
 @cache_app.command("convert")
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="A", help="A finished cache")],
+    source: Annotated[
+        str, typer.Argument(metavar="A", help="A finished cache: a folder, or a URL")
+    ],
     out: Annotated[Path, typer.Argument(metavar="B", help="Folder to make")],
     store: Annotated[str, typer.Option(help="What B is to be: zarr or hdf5")],
     overwrite: Annotated[
@@ -178,29 +222,34 @@ def convert(
     put in place by one rename. Killed at any moment, nothing half is at B, and the same command
     again cleans up and makes it.
 
+    A may be a URL: then B is a copy of it, in the same store or the other.
+
     Exit code 0: B is there; 2: refused (B is taken, A is damaged), and nothing was changed.
     """
     from datetime import UTC, datetime
 
-    from cache.convert import convert as write
+    from cache.care.convert import convert as write
+    from cache.remote.fetch import locate
     from cache.schema import read_manifest
     from cache.store import STORES
+    from pipeline.caches.places import place
     from pipeline.console import progress, say
 
     if store not in STORES:
         raise Refused(f"--store must be {' or '.join(STORES)}, got {store!r}.")
-    before = read_manifest(source)
+    there = place(locate(source))
+    before = read_manifest(there)
     shards = -(-before.rows // before.shard_rows)
     made = datetime.now(UTC).isoformat(timespec="seconds")
     with progress("convert", 2 * shards, "shards") as tick:
-        new = write(source, out, store, overwrite=overwrite, made=made, tick=tick)
+        new = write(there, out, store, overwrite=overwrite, made=made, tick=tick)
     if as_json:
         _print_json({"path": str(out), "store": store, "rows": before.rows,
                      "content": before.content, "made": new is not None})  # fmt: skip
     elif new is None:
-        say(f"{out} is there already, with the content of {source}: nothing to do.")
+        say(f"{out} is there already, with the content of {there}: nothing to do.")
     else:
-        say(f"{out} holds the {before.rows:,} {before.kind} of {source}, content {before.content}.")
+        say(f"{out} holds the {before.rows:,} {before.kind} of {there}, content {before.content}.")
 
 
 @cache_app.command("samples")
@@ -242,3 +291,9 @@ def samples(
     for row in rows:
         shown = ("row", "id", "label", "subject", "split", "status", "reason")
         typer.echo("\t".join(printable(row.get(key, "")) for key in shown))
+
+
+cache_app.command("repair")(mend.repair)
+cache_app.command("export")(share.export)
+cache_app.command("import")(share.import_)
+cache_app.command("gc")(share.gc)

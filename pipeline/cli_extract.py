@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,11 +12,12 @@ from pydantic import BaseModel
 
 from cache.errors import Refused
 from pipeline import options as o
-from pipeline.how import How, cores, parse_shard
+from pipeline.how import How, cores, parse_executor, parse_shard
 from pipeline.params import (
     CropParams,
     DatasetParams,
     ExtractParams,
+    Params,
     PretrainParams,
     Resolved,
     trace,
@@ -52,9 +55,33 @@ def _settings(given: dict[str, Any], sections: dict[str, type[BaseModel]] = _SEC
     return trace(given["params"], {**fields, "store": given["store"]}, given["preset"])
 
 
+def _named(out: Path | None) -> Path:
+    """What is to be finalized."""
+    if out is None:
+        raise Refused("finalize puts one cache together: name it with --out, as --shard has said.")
+    return out
+
+
+def _planned(settings: Params, images: str, how: How, gpu_tflops: float, *, as_json: bool) -> str:
+    """What extract would take, as a table or as JSON."""
+    from pipeline import extraction_plan, plan_text
+
+    found = extraction_plan.make_plan(
+        settings, extraction_plan.parse_images(images), how, gpu_tflops
+    )
+    return json.dumps(asdict(found), indent=1) if as_json else plan_text.text(found)
+
+
+def _print_path(made: Path, cache_root: Path | None, shard: str | None) -> None:
+    """The one line on stdout, for --cache "$(lgr-pipe extract ...)"."""
+    if cache_root is not None and shard is None:
+        typer.echo(str(made))
+
+
 def crop(
-    out: Annotated[Path, typer.Option(help="Crop cache to make")],
     action: Action = None,
+    out: Annotated[Path | None, typer.Option(help="Crop cache to make")] = None,
+    cache_root: o.CacheRoot = None,
     dataset: o.Dataset = None,
     root: o.RootFolder = None,
     split_seed: o.SplitSeed = None,
@@ -69,6 +96,8 @@ def crop(
     on_missing: o.OnMissing = None,
     store: o.Store = None,
     workers: o.Workers = None,
+    executor: o.Executor = "process",
+    dask_scheduler: o.DaskScheduler = None,
     shard: o.Shard = None,
     retry_failed: o.RetryFailed = False,
     preset: o.Preset = None,
@@ -88,25 +117,31 @@ def crop(
     if show_config:
         typer.echo(config_text(resolved))
         return
+    from cache.root import Root
     from pipeline import crops
 
     settings = resolved.params
+    shared = None if cache_root is None else Root(cache_root)
     if _finalizing(action):
-        crops.finalize(settings, out, store, overwrite=overwrite)
+        crops.finalize(settings, _named(out), store, shared, overwrite=overwrite)
         return
+    dask = parse_executor(executor, dask_scheduler, workers, shard=shard)
     how = How(
         workers or cores(),
         overwrite=overwrite,
         shard=parse_shard(shard),
         retry_failed=retry_failed,
         download=download,
+        dask=dask,
     )
-    crops.crop(settings, out, how)
+    made = crops.crop(settings, out, how, shared)
+    _print_path(made, cache_root, shard)
 
 
 def extract(
-    out: Annotated[Path, typer.Option(help="Latent cache to make")],
     action: Action = None,
+    out: Annotated[Path | None, typer.Option(help="Latent cache to make")] = None,
+    cache_root: o.CacheRoot = None,
     backbone: o.Backbone = None,
     layer: o.Layer = None,
     weights: Annotated[str | None, o.setting(ExtractParams, "weights", "--weights")] = None,
@@ -122,7 +157,7 @@ def extract(
         Path | None,
         typer.Option(
             help="Crop cache; made beside the latents if missing",
-            show_default="crops, beside --out",
+            show_default="crops, beside --out; or in --cache-root",
         ),
     ] = None,
     dataset: o.Dataset = None,
@@ -140,6 +175,8 @@ def extract(
     store: o.Store = None,
     workers: o.Workers = None,
     batch_size: o.BatchSize = 256,
+    executor: o.Executor = "process",
+    dask_scheduler: o.DaskScheduler = None,
     shard: o.Shard = None,
     retry_failed: o.RetryFailed = False,
     device: o.Device = "auto",
@@ -147,6 +184,10 @@ def extract(
     params: o.ParamsFile = None,
     show_config: o.ShowConfig = False,
     overwrite: o.Overwrite = False,
+    plan: o.Plan = False,
+    plan_images: o.PlanImages = "1e5,1e7,1e9",
+    gpu_tflops: o.GpuTflops = 10,
+    as_json: o.Json = False,
 ) -> None:
     """Run a frozen backbone once over the crops: crop cache -> latent cache.
 
@@ -160,26 +201,39 @@ def extract(
     if show_config:
         typer.echo(config_text(resolved))
         return
+    from cache.root import Root
     from pipeline import device as devices
     from pipeline import extraction
 
     if root is not None and not root.is_dir() and not download:
         raise Refused(f"There is no folder {root}.")
     settings = resolved.params
-    crops = crops or out.parent / "crops"
-    if _finalizing(action):
-        extraction.finalize(settings, crops, out, store, overwrite=overwrite)
+    if plan:
+        how = How(
+            workers or cores(),
+            device=devices.choose(device),
+            shard=parse_shard(shard),
+            download=download,
+        )
+        typer.echo(_planned(settings, plan_images, how, gpu_tflops, as_json=as_json))
         return
+    shared = None if cache_root is None else Root(cache_root)
+    if _finalizing(action):
+        extraction.finalize(settings, crops, _named(out), store, shared, overwrite=overwrite)
+        return
+    dask = parse_executor(executor, dask_scheduler, workers, shard=shard)
     how = How(
         workers or cores(),
-        device=devices.choose(device),
+        device=devices.choose(device) if dask is None else device,
         batch_size=batch_size,
         overwrite=overwrite,
         shard=parse_shard(shard),
         retry_failed=retry_failed,
         download=download,
+        dask=dask,
     )
-    extraction.extract(settings, crops, out, how)
+    made = extraction.extract(settings, crops, out, how, shared)
+    _print_path(made, cache_root, shard)
 
 
 def pretrain(

@@ -10,6 +10,7 @@ import typer
 
 from cache.errors import Refused
 from pipeline import options as o
+from pipeline.how import parse_executor
 from pipeline.options import setting
 from pipeline.params import TrainParams
 
@@ -19,9 +20,21 @@ _ENTRY = (
 )
 
 
+def _here(named: str) -> Path:
+    """Raises Refused: a URL, which each of the runs would read again."""
+    from cache.remote.fetch import locate
+
+    where = locate(named)
+    if isinstance(where, Path):
+        return where
+    raise Refused(
+        f"A sweep would read {where} once for each of its runs: make a copy of it here, lgr-pipe "
+        f"cache convert URL data/{where.name} --store zarr, and sweep with that."
+    )
+
+
 def sweep(
     context: typer.Context,
-    cache: Annotated[Path, typer.Option(help="Latent cache, from lgr-pipe extract")],
     out: Annotated[Path, typer.Option(help="Folder for all runs, the table and the figures")],
     grid: Annotated[
         list[str],
@@ -31,6 +44,14 @@ def sweep(
             "given several times: all combinations",
         ),
     ],
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="Latent cache, from lgr-pipe extract; or look for it in --cache-root",
+        ),
+    ] = None,
+    cache_root: o.CacheRoot = None,
     strategy: Annotated[
         str | None, typer.Option(help="Strategy; or --grid strategy=A,B for several")
     ] = None,
@@ -42,6 +63,8 @@ def sweep(
             show_default="one a core, fewer if --threads is above 1; 1 on a GPU",
         ),
     ] = None,
+    executor: o.Executor = "process",
+    dask_scheduler: o.DaskScheduler = None,
     validation: Annotated[
         float | None, setting(TrainParams, "validation", "--validation", shown="0.1")
     ] = None,
@@ -60,31 +83,46 @@ def sweep(
     from cache.reader import Cache
     from pipeline import device as devices
     from pipeline import sweep as work
+    from pipeline.caches.match import refuse_other
+    from pipeline.caches.root import chosen
+    from pipeline.console import say
     from pipeline.grid import TrainReader, parse_grids, path_of, plan
     from stages.report.sweep import markdown
 
+    dask = parse_executor(executor, dask_scheduler, jobs, size="--jobs")
     grids = parse_grids(grid)
     if (strategy is None) is ("strategy" not in grids):
         raise Refused("Name one strategy by --strategy, or several by --grid strategy=A,B.")
-    shared = {"cache": cache, "strategy": strategy, "preset": preset, "params": params}
+    shared = {
+        "cache-root": cache_root, "strategy": strategy, "preset": preset, "params": params
+    }  # fmt: skip
     words = [f"--{name}={value}" for name, value in shared.items() if value is not None]
     words += [f"--threads={threads}", *context.args]
     reader = TrainReader(context)
     any_strategy = [f"--strategy={value}" for value in grids.get("strategy", [])[:1]]
     words += reader.evaluation([*words, *any_strategy], validation)
+    said = reader.said([*words, *any_strategy])
+    folder = chosen(None if cache is None else _here(cache), cache_root, said)
+    words.append(f"--cache={folder}")
     points = plan(grids, words, reader.settings)
     given, _ = reader.options(points[0].words)
-    with Cache(cache) as opened:
+    if given["crops"] is not None:
+        _here(given["crops"])
+    with Cache(folder) as opened:
         opened.expect("latents")
+        refuse_other(said, opened.manifest, folder, path_of(given, "crops"), note=say)
         reader.check_tasks(points, opened)
         manifest = opened.manifest
-    device = devices.choose(given["device"])
+    device = given["device"] if dask_scheduler is not None else devices.choose(given["device"])
+    jobs = jobs or work.default_jobs(device, threads)
     how = work.SweepHow(
-        jobs=jobs or work.default_jobs(device, threads),
+        jobs=jobs,
         estimate=work.estimate(manifest, path_of(given, "crops")),
         command=(sys.executable, "-c", _ENTRY, "train"),
         tensorboard=path_of(given, "tensorboard"),
         overwrite=overwrite,
+        dask=dask,
+        device=device,
     )
     found = work.sweep(points, manifest, out, how)
     typer.echo(markdown(found))

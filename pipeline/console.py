@@ -13,17 +13,21 @@ import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
     Task,
     TextColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.text import Text
 from typer.core import TyperGroup
 
 from cache.errors import CacheDamagedError, Refused
+from cache.printable import printable
+from cache.remote.url import redacted
 
 # A path that cannot be used as it was given: the user's to mend, like any other mistake.
 _WRONG_PLACE = frozenset(
@@ -79,9 +83,28 @@ def progress(title: str, total: int, unit: str) -> Iterator[Tick]:
         yield shown.add(title, total, unit)
 
 
+@contextmanager
+def byte_progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar in bytes: `tell(there, of)`, where it may turn out that there are more or fewer."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=_err, disable=not _err.is_terminal) as shown:
+        task = shown.add_task(title, total=None)
+        yield lambda there, of: shown.update(task, completed=there, total=of)
+
+
 def say(text: str) -> None:
-    """A line for people, on stderr: stdout is for results."""
-    _err.print(text, markup=False, soft_wrap=True)
+    """Lines for people, on stderr: stdout is for results.
+
+    Strangers' text may be in them (names, settings, what a library says of a broken file).
+    """
+    shown = "\n".join(printable(line) for line in text.split("\n"))
+    _err.print(shown, markup=False, soft_wrap=True)
 
 
 def summary(title: str, rows: dict[str, object]) -> None:
@@ -138,5 +161,5 @@ class Guarded(TyperGroup):
 
 
 def command_line() -> str:
-    """The command as it was typed, without the folder of the program."""
-    return " ".join(["lgr-pipe", *sys.argv[1:]])
+    """The command as it was typed, without the folder of the program and what URLs hide."""
+    return redacted(" ".join(["lgr-pipe", *sys.argv[1:]]))

@@ -6,14 +6,19 @@ Everything that can be refused is refused before anything is made.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
-from cache.errors import CacheMismatchError, Refused
+from cache.errors import CacheExistsError, CacheMismatchError, CacheUnfinishedError, Refused
 from cache.fingerprint import Settings, differences
 from cache.parts import Parts, unfinished
 from cache.reader import Cache
-from cache.writer import existing_match
+from cache.root import Root
+from cache.schema import Info
+from cache.writer import clear_leftovers, refuse_taken
 from pipeline import summaries
+from pipeline.caches import root as cache_root
+from pipeline.caches.match import compare_crops, said
 from pipeline.console import bars, progress, say
 from pipeline.how import How, bar, note_others, tidy
 from pipeline.params import Params
@@ -57,26 +62,43 @@ def prepare_crops(params: Params, *, download: bool = False) -> CropWork:
     if params.crop.face_crop == "box" and not any(s.box for s in dataset.samples):
         raise Refused(f"The data set {dataset.name} states no face boxes for --face-crop box.")
     with progress("read", dataset.size, "images") as tick:
-        return prepare(dataset, crop_settings(params), tick)
+        work = prepare(dataset, crop_settings(params), tick)
+    limit = {} if params.dataset.limit is None else {"limit": params.dataset.limit}
+    return replace(work, options=params.dataset.options() | limit)
 
 
-def crop(params: Params, out: Path, how: How) -> None:
-    """Make the crop cache `out`, or this run's share of it."""
+def crop(params: Params, out: Path | None, how: How, root: Root | None = None) -> Path:
+    """Make the crop cache `out` (or its place in the root), or this run's share of it; or use
+    the one that the root has.  Returns where it is."""
+    cache_root.refuse_nowhere(root, out, retry_failed=how.retry_failed)
     work = prepare_crops(params, download=how.download)
+    plan = work.plan(params.store)
+    place = cache_root.place(root, out, plan)
     if how.retry_failed:
-        retry(work, out, how)
-        return
-    wanted = work.fingerprinted
-    if existing_match(out, "crops", wanted, params.store, overwrite=how.overwrite) is not None:
-        summaries.nothing_to_do(out)
-        return
-    _make(work, params.store, out, how)
+        retry(work, place, how)
+    else:
+        done = cache_root.ready(root, out, plan, overwrite=how.overwrite)
+        if done is not None:
+            return done
+        refuse_taken(place, "crops", overwrite=how.overwrite)
+        try:
+            _make(work, params.store, place, how)
+        except Refused:
+            if root is None or how.overwrite or not cache_root.holds(place, plan):
+                raise
+            say("Another run has finished this meanwhile: it is used.")
+    if how.shard is None:
+        cache_root.share(root, place)
+    return place
 
 
 def _make(work: CropWork, store: str, out: Path, how: How, again: Cache | None = None) -> None:
     started = time.time()
     parts = Parts(out, work.plan(store))
     note_others(parts)
+    if how.dask is not None and again is None:  # what is cropped again is little
+        _make_on_dask(work, store, parts, how, started)
+        return
     units = how.units(parts)
     todo = parts.todo(units)
     with bars() as shown, tidy(parts, how):
@@ -90,6 +112,20 @@ def _make(work: CropWork, store: str, out: Path, how: How, again: Cache | None =
     overwrite = how.overwrite or again is not None
     manifest = publish_crops(parts, store=store, overwrite=overwrite, started=started)
     summaries.finished(out, manifest, cropper.made, time.time() - started)
+
+
+def _make_on_dask(work: CropWork, store: str, parts: Parts, how: How, started: float) -> None:
+    from pipeline.cluster.extraction import finished_by_another, make_crops
+
+    try:
+        made = make_crops(work, parts, how)
+        manifest = publish_crops(parts, store=store, overwrite=how.overwrite, started=started)
+    except (CacheExistsError, CacheUnfinishedError):
+        if not finished_by_another(parts):
+            raise
+        summaries.nothing_to_do(parts.out)
+        return
+    summaries.finished(parts.out, manifest, made, time.time() - started)
 
 
 def retry(work: CropWork, out: Path, how: How) -> None:
@@ -145,38 +181,38 @@ def check(params: Params, crops: Path, how: How) -> None:
             retry(work, crops, how)
         with Cache(crops) as cache:
             cache.expect("crops", work.fingerprinted)
+        clear_leftovers(crops, cache.manifest.fingerprint)
         return
     if how.retry_failed:
         raise Refused("--retry-failed reads the images again: say where they are, --root DIR.")
     with Cache(crops) as cache:
         cache.expect("crops")
-        refuse_otherwise(params, cache.manifest.settings, crops)
+        refuse_otherwise(params, cache.manifest.settings, cache.manifest.info, crops)
+    clear_leftovers(crops, cache.manifest.fingerprint)
 
 
-def refuse_otherwise(params: Params, found: Settings, crops: Path) -> None:
+def refuse_otherwise(params: Params, found: Settings, info: Info, crops: Path) -> None:
     """Raise CacheMismatchError if `found`, the settings of a crop cache, are not what was said.
 
     What was left open is not compared, and what only the images could tell neither.
     """
-    said = params.crop.model_dump(include=params.crop.model_fields_set, exclude_none=True)
-    crop = found.get("crop", {})
-    said = {key: value for key, value in said.items() if key in crop}  # the others decide nothing
-    lines = differences({"crop": said}, {"crop": {key: crop[key] for key in said}})
-    if "name" in params.dataset.model_fields_set:
-        name = found.get("dataset", {}).get("name")
-        lines += differences({"dataset": params.dataset.name}, {"dataset": name})
+    lines = compare_crops(said(params), found, info.dataset_options).differing
     if lines:
         shown = "\n  ".join(lines)
         raise CacheMismatchError(f"{crops} was cropped otherwise than asked for:\n  {shown}")
 
 
-def finalize(params: Params, out: Path, store: str | None, *, overwrite: bool) -> None:
+def finalize(
+    params: Params, out: Path, store: str | None, root: Root | None = None, *, overwrite: bool
+) -> None:
     """Make the crop cache of the units that --shard runs have made; reads no image."""
     if summaries.finished_already(out, "crops"):
+        cache_root.share(root, out)
         return
     started = time.time()
     parts = unfinished(out, "crops")
-    refuse_otherwise(params, parts.plan.settings, out)
+    refuse_otherwise(params, parts.plan.settings, parts.plan.info, out)
     store = store or parts.plan.store
     manifest = publish_crops(parts, store=store, overwrite=overwrite, started=started)
     summaries.finished(out, manifest, manifest.rows, None)
+    cache_root.share(root, out)

@@ -11,14 +11,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.errors import CacheMismatchError, Refused
-from cache.fingerprint import differences
+from cache.errors import CacheExistsError, CacheMismatchError, CacheUnfinishedError, Refused
 from cache.parts import Parts, unfinished
 from cache.reader import Cache
-from cache.schema import MANIFEST, read_manifest
-from cache.writer import existing_match, refuse_missing
+from cache.root import Root
+from cache.schema import MANIFEST, read_manifest, scratch_folders
+from cache.writer import clear_leftovers, refuse_missing, refuse_taken
 from pipeline import crops as crop_room
 from pipeline import summaries
+from pipeline.caches import root as cache_root
+from pipeline.caches.match import compare_root, said
 from pipeline.console import Bars, bars, say
 from pipeline.how import How, bar, note_others, tidy
 from pipeline.params import Params
@@ -34,35 +36,80 @@ from stages.extract.latents import (
     publish_latents,
 )
 from stages.extract.source import CachedCrops, CropSource
+from stages.extract.unit import RootWanted
 from stages.extract.weights import Weights, check_names, load
 
 
-def extract(params: Params, crops: Path, out: Path, how: How) -> None:
-    """Make the latent cache `out` (or this run's share), and the crops where they are missing."""
-    if crops.resolve() == out.resolve():
+def extract(
+    params: Params, crops: Path | None, out: Path | None, how: How, root: Root | None = None
+) -> Path:
+    """Make the latent cache `out` (or this run's share), and the crops where they are missing;
+    without `out` in the root, or use the one that the root has.  Returns where it is."""
+    cache_root.refuse_nowhere(root, out, retry_failed=how.retry_failed)
+    if crops is not None and out is not None and crops.resolve() == out.resolve():
         raise Refused(f"--out and --crops are the same folder, {out}: choose another --out.")
     asked = params.extract
     tap = choose(asked.backbone, asked.layer)
     check_names(tap, asked.weights)
     settings = RootSettings(tap, asked.activation, asked.normalize, asked.dtype)
-    missing = not crops.exists() or (crops.is_dir() and not any(crops.iterdir()))
-    work = crop_room.prepare_crops(params, download=how.download) if missing else None
-    before = None if missing else read_manifest(crops).fingerprint
-    if work is None:
-        crop_room.check(params, crops, how)
-    are, size = _crops_to_be(work) if work is not None else _crops_there(crops)
+    found, work, before = _crops(params, crops, out, how, root)
+    are, size = _crops_to_be(work) if work is not None else _crops_there(found)
     of_root = cost(tap, size)
     weights = load(tap, asked.weights, asked.weights_seed)
-    parts = Parts(out, latent_plan(are, settings, weights, of_root, params.store))
-    overwrite = how.overwrite or (how.retry_failed and _retried(out, parts, before))
-    wanted = parts.plan.settings
-    if existing_match(out, "latents", wanted, params.store, overwrite=overwrite) is not None:
-        summaries.nothing_to_do(out)
-        return
+    plan = latent_plan(are, settings, weights, of_root, params.store)
+    place = cache_root.place(root, out, plan)
+    parts = Parts(place, plan)
+    overwrite = how.overwrite or (how.retry_failed and _retried(place, parts, before))
+    done = cache_root.ready(root, out, plan, overwrite=overwrite)
+    if done is not None:
+        return done
+    refuse_taken(place, "latents", overwrite=overwrite)
     note_others(parts)
     if work is not None:
-        say(f"There are no crops at {crops} yet: they are made beside the latents.")
-    _Run(params.store, crops, how, work, parts, settings, weights, overwrite).go()
+        where = "beside the latents" if found.parent == place.parent else "there"
+        say(f"There are no crops at {found} yet: they are made {where}.")
+    named = asked.weights, asked.weights_seed
+    run = _Run(params.store, found, how, work, parts, settings, weights, overwrite, named)
+    try:
+        run.go()
+    except Refused:
+        if root is None or overwrite or not run.overtaken():
+            raise
+        say("Another run has finished a part of this meanwhile: it is used.")
+        return extract(params, crops, out, how, root)
+    if how.shard is None:
+        if work is not None:  # crops that were there may be nobody else's business
+            cache_root.share(root, found)
+        cache_root.share(root, place)
+    return place
+
+
+def _crops(
+    params: Params, crops: Path | None, out: Path | None, how: How, root: Root | None
+) -> tuple[Path, CropWork | None, str | None]:
+    """Where the crops are or will be; what makes them, or None if they are there; and then
+    their fingerprint as it was before --retry-failed.
+
+    Raises:
+        CacheMismatchError: those that are there are not what was asked for.
+    """
+    beside = None if out is None else out.parent / "crops"
+    if crops is None and (root is None or (beside is not None and _is_there(beside))):
+        crops = beside
+    if crops is not None and _is_there(crops):
+        before = read_manifest(crops).fingerprint
+        crop_room.check(params, crops, how)
+        return crops, None, before
+    work = crop_room.prepare_crops(params, download=how.download)
+    plan = work.plan(params.store)
+    found = cache_root.ready(root, crops, plan, overwrite=False)
+    if found is not None:
+        return found, None, plan.fingerprint
+    return cache_root.place(root, crops, plan), work, None
+
+
+def _is_there(path: Path) -> bool:
+    return path.exists() and not (path.is_dir() and not any(path.iterdir()))
 
 
 def _crops_to_be(work: CropWork) -> tuple[CropsAre, int]:
@@ -96,9 +143,20 @@ class _Run:
     settings: RootSettings
     weights: Weights
     overwrite: bool
+    named: tuple[str, int]
+    """The weights and the seed as they were asked for."""
+
+    def overtaken(self) -> bool:
+        """What was to be made is finished, which it was not when this run began."""
+        made = cache_root.holds(self.parts.out, self.parts.plan)
+        work = self.work
+        return made or (work is not None and cache_root.holds(self.crops, work.plan(self.store)))
 
     def go(self) -> None:
         started = time.time()
+        if self.how.dask is not None:
+            self._on_dask(started)
+            return
         units = self.how.units(self.parts)
         todo = self.parts.todo(units)
         with (
@@ -137,6 +195,22 @@ class _Run:
         ):
             yield cropper, missing
 
+    def _on_dask(self, started: float) -> None:
+        from pipeline.cluster.extraction import finished_by_another, make_latents
+
+        crops = self.crops if self.work is None else Parts(self.crops, self.work.plan(self.store))
+        weights, seed = self.named
+        if self.weights.fingerprinted["kind"] == "file":
+            weights = str(Path(weights).absolute())
+        root = RootWanted(self.settings, weights, seed, self.how.batch_size)
+        try:
+            made = make_latents(self.work, crops, self.parts, root, self.how)
+            self._publish(made, started)
+        except (CacheExistsError, CacheUnfinishedError):
+            if not finished_by_another(self.parts):
+                raise
+            summaries.nothing_to_do(self.parts.out)
+
     def _publish(self, made: int, started: float) -> None:
         if self.work is not None:
             parts = Parts(self.crops, self.work.plan(self.store))
@@ -149,31 +223,48 @@ class _Run:
         summaries.finished(self.parts.out, manifest, made, time.time() - started)
 
 
-def finalize(params: Params, crops: Path, out: Path, store: str | None, *, overwrite: bool) -> None:
+def finalize(
+    params: Params,
+    crops: Path | None,
+    out: Path,
+    store: str | None,
+    root: Root | None = None,
+    *,
+    overwrite: bool,
+) -> None:
     """Make the latent cache of the units that --shard runs have made, and the crop cache
     where they have made that too; reads no image."""
     if summaries.finished_already(out, "latents"):
+        cache_root.share(root, out)
         return
     started = time.time()
     parts = unfinished(out, "latents")
     _refuse_otherwise(params, parts)
     refuse_missing(parts)
+    crops = crops or _crops_of(parts, root)
     store = store or parts.plan.store
     if not (crops / MANIFEST).is_file():
         _refuse_other_crops(unfinished(crops, "crops").plan.fingerprint, parts, crops)
-        crop_room.finalize(params, crops, store, overwrite=False)
+        crop_room.finalize(params, crops, store, root, overwrite=False)
     with Cache(crops) as cache:
         _refuse_other_crops(cache.manifest.fingerprint, parts, crops)
         manifest = publish_latents(parts, cache, store=store, overwrite=overwrite, started=started)
+    clear_leftovers(crops, cache.manifest.fingerprint)
     summaries.finished(out, manifest, manifest.rows, None)
+    cache_root.share(root, out)
+
+
+def _crops_of(parts: Parts, root: Root | None) -> Path:
+    """Where jobs that were given no --crops have them: beside the latents, or else in the root."""
+    beside = parts.out.parent / "crops"
+    if root is None or _is_there(beside) or scratch_folders(beside):
+        return beside
+    return root.crops(parts.plan.info.dataset, parts.plan.settings["crops"])
 
 
 def _refuse_otherwise(params: Params, parts: Parts) -> None:
     """What was said of the root must be what the units were made with."""
-    said = params.extract.model_dump(include=params.extract.model_fields_set, exclude_none=True)
-    found = {**parts.plan.settings["root"], "dtype": parts.plan.settings["dtype"]}
-    comparable = said.keys() & {"backbone", "layer", "activation", "normalize", "dtype"}
-    lines = differences({k: said[k] for k in comparable}, {k: found[k] for k in comparable})
+    lines = compare_root(said(params), parts.plan.settings).differing
     if lines:
         shown = "\n  ".join(lines)
         raise CacheMismatchError(

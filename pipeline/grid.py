@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict
 from cache.errors import Refused
 from cache.fingerprint import fingerprint
 from cache.reader import Cache
-from pipeline.params import TrainParams, resolve
+from pipeline.caches.match import Said, said_by
+from pipeline.params import TrainParams, resolve, sections_of_cache, trace
 from stages.report.sweep import Value
 
 VALIDATION = 0.1
@@ -153,6 +154,12 @@ class TrainReader:
             train=params.train.model_dump(mode="json", exclude={"period"}),
             options=asdict(read_options(given["strategy"], own)),
         )
+
+    def said(self, words: Words) -> Said:
+        """What they say of the cache that is wanted."""
+        given, _ = self.options(words)
+        sections = sections_of_cache(given)
+        return said_by(trace(path_of(given, "params"), sections, given["preset"]))
 
     def check_tasks(self, points: Sequence[Planned], cache: Cache) -> None:
         """That the cache has the rows for each point's tasks and for validation.

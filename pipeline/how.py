@@ -22,6 +22,16 @@ def cores() -> int:
 
 
 @dataclass(frozen=True)
+class Dask:
+    """--executor dask."""
+
+    scheduler: str | None = None
+    """Its address, or the file that says it; None: a cluster on this machine, for this run."""
+    workers: int | None = None
+    """Size of that; None: one a core, or one a GPU."""
+
+
+@dataclass(frozen=True)
 class How:
     workers: int
     device: str = "cpu"
@@ -30,6 +40,8 @@ class How:
     shard: Shard | None = None
     retry_failed: bool = False
     download: bool = False
+    dask: Dask | None = None
+    """None: worker processes of this run."""
 
     def units(self, parts: Parts) -> list[int]:
         """The units that this run is for."""
@@ -51,6 +63,43 @@ def parse_shard(text: str | None) -> Shard | None:
     if not (slash and first.isdecimal() and last.isdecimal() and int(first) < int(last)):
         raise Refused(f"--shard must be i/n with i from 0 to n-1, such as 0/4, got {text!r}.")
     return int(first), int(last)
+
+
+EXECUTORS = ("process", "dask")
+
+
+def parse_executor(
+    executor: str,
+    scheduler: str | None,
+    workers: int | None,
+    *,
+    size: str = "--workers",
+    shard: str | None = None,
+) -> Dask | None:
+    """What --executor, --dask-scheduler and `size`, which gives `workers`, say together.
+
+    None: process.
+
+    Raises:
+        Refused: another executor, or options that contradict each other.
+    """
+    if executor not in EXECUTORS:
+        raise Refused(f"--executor must be {' or '.join(EXECUTORS)}, got {executor!r}.")
+    if executor == "process":
+        if scheduler is not None:
+            raise Refused("--dask-scheduler is for --executor dask: add that, or leave it out.")
+        return None
+    if shard is not None:
+        raise Refused(
+            "--shard divides the work among jobs that know nothing of each other, --executor dask "
+            "among workers that a scheduler knows: leave one of them out."
+        )
+    if scheduler is not None and workers is not None:
+        raise Refused(
+            f"{size} is the size of a cluster of this machine; that of --dask-scheduler has its "
+            "own workers: leave one of them out."
+        )
+    return Dask(scheduler, workers)
 
 
 def bar(shown: Bars, title: str, parts: Parts, units: Sequence[int], todo: Sequence[int]) -> Tick:

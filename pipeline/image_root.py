@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from cache.errors import CacheMismatchError, Refused
 from cache.reader import Cache
+from cache.source import Place
 from stages.extract.backbones import cost
-from stages.extract.recover import recover, refuse_other_latents
+from stages.extract.recover import move, recover, refuse_other_latents
 from stages.train.strategy import Images
 
 _CHECKED = 32
@@ -21,7 +20,7 @@ _CHECKED = 32
 def load_images(
     latents: Cache,
     values: NDArray[np.float32],
-    crops: Path | None,
+    crops: Place | None,
     weights: str | None,
     device: str,
 ) -> tuple[Images, torch.Tensor]:
@@ -41,7 +40,7 @@ def load_images(
             raise CacheMismatchError(f"{latents.path} was not made of the crops in {crops}.")
         pictures = _pictures(latents, cache)
     tap, root = recover(latents.manifest, weights)
-    root.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    move(root, device)
     side = pictures.shape[1]
     costs = cost(tap, side)  # before the root is asked: it may not take crops of this size
     if costs.dim != values.shape[1]:
@@ -70,17 +69,37 @@ def _pictures(latents: Cache, crops: Cache) -> torch.Tensor:
     Raises:
         CacheMismatchError: the columns are not those of a latent and a crop cache.
     """
-    row = latents.manifest.columns.get("row")
-    pixels = crops.manifest.columns[crops.manifest.bulk]
-    side = pixels.shape[1] if len(pixels.shape) > 1 else 0
-    if row is None or len(row.shape) != 1 or not row.dtype.startswith("int"):
-        raise CacheMismatchError(f"{latents.path} does not say which crop each latent is of.")
-    if (pixels.dtype, pixels.shape[1:]) != ("uint8", (side, side, 3)):
-        raise CacheMismatchError(f"{crops.path} does not hold square crops in three colours.")
-    rows = latents.side("row")
-    if not 0 <= rows.min() <= rows.max() < crops.manifest.rows:
-        raise CacheMismatchError(f"{latents.path} names crops that {crops.path} does not have.")
+    rows = crop_rows(latents, crops)
     everything = crops.bulk()
     if not np.array_equal(rows, np.arange(len(everything))):  # else a copy for nothing
         everything = everything[rows]
     return torch.from_numpy(everything)
+
+
+def crop_rows(latents: Cache, crops: Cache) -> NDArray[np.int64]:
+    """The row of each latent's crop, int64 (N,).
+
+    Raises:
+        CacheMismatchError: the columns are not those of a latent and a crop cache.
+    """
+    row = latents.manifest.columns.get("row")
+    if row is None or len(row.shape) != 1 or not row.dtype.startswith("int"):
+        raise CacheMismatchError(f"{latents.path} does not say which crop each latent is of.")
+    side_of(crops)
+    rows: NDArray[np.int64] = latents.side("row").astype(np.int64)
+    if not 0 <= rows.min() <= rows.max() < crops.manifest.rows:
+        raise CacheMismatchError(f"{latents.path} names crops that {crops.path} does not have.")
+    return rows
+
+
+def side_of(crops: Cache) -> int:
+    """Width and height of the crops in pixels.
+
+    Raises:
+        CacheMismatchError: they are not square, or not in three colours.
+    """
+    pixels = crops.manifest.columns[crops.manifest.bulk]
+    side = pixels.shape[1] if len(pixels.shape) > 1 else 0
+    if (pixels.dtype, pixels.shape[1:]) != ("uint8", (side, side, 3)):
+        raise CacheMismatchError(f"{crops.path} does not hold square crops in three colours.")
+    return side

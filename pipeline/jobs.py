@@ -37,6 +37,8 @@ class Job:
     argv: tuple[str, ...]
     log: Path
     """What it says, on both channels; replaced at the start."""
+    cwd: Path | None = None
+    """The folder that it works in; None: this process's."""
 
 
 @dataclass(frozen=True)
@@ -134,12 +136,18 @@ class _Running:
 
 
 def run_jobs(
-    jobs: Sequence[Job], *, most: int, memory: Memory, ended: Callable[[Ended], None]
+    jobs: Sequence[Job],
+    *,
+    most: int,
+    memory: Memory,
+    ended: Callable[[Ended], None],
+    look: Callable[[], None] = lambda: None,
 ) -> None:
     """Run all, at most `most` at a time, in order; one always runs, whatever memory says.
 
-    `ended` is called as each ends, in this thread.  If it raises, or on Ctrl-C
-    or SIGTERM (see `interruptible`), what runs is stopped before this returns.
+    `ended` is called as each ends, `look` ten times a second, both in this
+    thread.  If they raise, or on Ctrl-C or SIGTERM (see `interruptible`), what
+    runs is stopped before this returns.
     """
     waiting, running = deque(jobs), list[_Running]()
     try:
@@ -151,6 +159,7 @@ def run_jobs(
                 running.append(_start(waiting.popleft()))
                 continue
             time.sleep(_POLL)
+            look()
             for one in [one for one in running if one.process.poll() is not None]:
                 running.remove(one)
                 ended(one.ended())
@@ -167,6 +176,7 @@ def _start(job: Job) -> _Running:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            cwd=job.cwd,
         )
     return _Running(job, process)
 

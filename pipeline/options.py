@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from pydantic import BaseModel
 
+from cache.errors import Refused
 from pipeline import presets
 from pipeline.params import CropParams, DatasetParams, ExtractParams, Params
 
@@ -20,6 +22,20 @@ def setting(section: type[BaseModel], field: str, *names: str, shown: str | None
     return typer.Option(*names, help=text, show_default=shown or default or False)
 
 
+LatentCache = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH|URL",
+        help="Latent cache, from lgr-pipe extract: a folder, or a URL (s3, gs, https) that is read "
+        "into memory; or look for it in --cache-root",
+    ),
+]
+CropCache = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH|URL", help="Crop cache, which nr, dgr and dgr+d read: a folder, or a URL"
+    ),
+]
 ParamsFile = Annotated[
     Path | None,
     typer.Option("--params", help="Settings file; options given here override it"),
@@ -81,14 +97,38 @@ Layer = Annotated[
 Store = Annotated[str | None, setting(Params, "store", "--store")]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, help="Processes that decode and find faces", show_default="one a core"),
+    typer.Option(
+        min=1,
+        help="Processes that decode and find faces; with --executor dask: workers of the cluster "
+        "of this machine",
+        show_default="one a core",
+    ),
 ]
 BatchSize = Annotated[
     int,
     typer.Option(
         min=1,
-        help="Crops that are on the device at a time. The arithmetic is always done in groups of "
-        "32, so that this changes no value",
+        help="Crops that are on a GPU at a time. The arithmetic is always done in groups of 32, on "
+        "a processor one a core, so that nothing of this changes a value",
+    ),
+]
+Executor = Annotated[
+    str,
+    typer.Option(
+        "--executor",
+        help="process: worker processes of this machine; dask: the workers of a Dask cluster, "
+        "which see the same folders (needs lgr-pipe[dask])",
+    ),
+]
+DaskScheduler = Annotated[
+    str | None,
+    typer.Option(
+        "--dask-scheduler",
+        metavar="ADDRESS|FILE",
+        help="Scheduler of that cluster, such as tcp://host:8786, or the file that dask scheduler "
+        "--scheduler-file writes. Dask runs what it is sent: a cluster of your own, in a network "
+        "that you trust",
+        show_default="a cluster of this machine, for this run",
     ),
 ]
 Shard = Annotated[
@@ -108,6 +148,27 @@ RetryFailed = Annotated[
         "mended; everything else is kept",
     ),
 ]
+Plan = Annotated[
+    bool,
+    typer.Option(
+        "--plan",
+        help="Only say what --plan-images would take: shards, bytes, hours, by cropping and "
+        "extracting --limit images (256 if it is left out) in a temporary folder",
+    ),
+]
+PlanImages = Annotated[
+    str,
+    typer.Option("--plan-images", metavar="N,N,...", help="With --plan: numbers of images"),
+]
+GpuTflops = Annotated[
+    float,
+    typer.Option(
+        "--gpu-tflops",
+        min=0.01,
+        help="With --plan, where there is no GPU to measure: 1e12 operations a second that one "
+        "would do in practice",
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU where there is one")]
 Threads = Annotated[
     int | None,
@@ -116,4 +177,34 @@ Threads = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace what an earlier run wrote to --out")
 ]
+CACHE_ROOT_VARIABLE = "LGR_PIPE_CACHE_ROOT"
+CacheRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache-root",
+        envvar=CACHE_ROOT_VARIABLE,
+        help="Folder of caches that many projects share, keyed by fingerprint: what is there is "
+        "used, what is made is put there",
+    ),
+]
+FOLDERS_OF_CACHES = f"data, caches and ${CACHE_ROOT_VARIABLE}, or ."
+
+
+def folders_of_caches(named: Path | None) -> list[Path]:
+    """Where caches are looked for: in `named`; or else in data, in caches and in the cache root
+    of the environment, as far as they are there; or else here.
+
+    Raises:
+        Refused: no such folder.
+    """
+    if named is not None:
+        if not named.is_dir():
+            raise Refused(f"There is no folder {named} to look through.")
+        return [named]
+    found = [Path(name) for name in ("data", "caches") if Path(name).is_dir()]
+    root = Path(os.environ.get(CACHE_ROOT_VARIABLE) or "data")
+    inside = any(root.resolve().is_relative_to(folder.resolve()) for folder in found)
+    return found + ([root] if root.is_dir() and not inside else []) or [Path()]
+
+
 Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on stdout")]

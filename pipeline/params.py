@@ -6,6 +6,7 @@ The models below are the only place where a default or a limit is written;
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -204,6 +205,12 @@ class Params(_Section):
                     f"there is no strategy {name!r}; there are {', '.join(strategies.names())}"
                 )
         return value
+
+
+def sections_of_cache(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections for those of `train`'s options that say which cache it is to be."""
+    root = {name: given[name] for name in ("backbone", "weights")}
+    return {"dataset": {"name": given["dataset"]}, "extract": root}
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -18,6 +18,7 @@ import torch
 from cache.errors import CacheExistsError, Refused
 from cache.files import write_json
 from cache.provenance import versions
+from cache.remote.fetch import Where
 from cache.schema import Manifest
 from pipeline.checkpoints import Checkpoints
 from pipeline.console import command_line
@@ -171,14 +172,16 @@ def deciding(found: dict[str, Any], options: Any, train: TrainParams) -> dict[st
     }
 
 
-def about(options: Any, train: TrainParams, cache: Path, device: str) -> dict[str, Any]:
-    """How it was run: run.json."""
+def about(
+    options: Any, train: TrainParams, cache: tuple[Where, int], device: str
+) -> dict[str, Any]:
+    """How it was run: run.json.  `cache`: where it is, and the bytes of its files."""
     return {
         "command": command_line(),
         "options": asdict(options),
         "train": train.model_dump(mode="json"),
-        "cache": str(cache),
-        "cache_bytes": sum(p.stat().st_size for p in cache.rglob("*") if p.is_file()),
+        "cache": str(cache[0]),
+        "cache_bytes": cache[1],
         "device": device,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),

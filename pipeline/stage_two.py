@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -15,9 +15,14 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from cache.errors import CacheMismatchError, Refused
+from cache.files import tree_bytes
 from cache.reader import Cache
+from cache.remote.fetch import Where
 from cache.schema import Manifest
 from pipeline import results
+from pipeline.caches import root as cache_root
+from pipeline.caches.match import Said, refuse_other
+from pipeline.caches.places import place
 from pipeline.checkpoints import Checkpoints
 from pipeline.console import progress, say
 from pipeline.events import Events, need_tensorboard
@@ -41,9 +46,11 @@ class TrainHow:
     given: dict[str, str]
     """The strategy's own options, as text."""
     device: str
-    backbone: str | None = None
-    """Refuse a cache of another backbone."""
-    crops: Path | None = None
+    said: Said = field(default_factory=dict)
+    """What the settings say of data set, crops and root: another cache is refused."""
+    cache_root: Path | None = None
+    """Where the crops are looked for, if `crops` is None."""
+    crops: Where | None = None
     """Crop cache, for strategies that work on images."""
     weights: str | None = None
     """Weights of the root for them: a FILE, or a name."""
@@ -54,7 +61,7 @@ class TrainHow:
     overwrite: bool = False
 
 
-def train(params: Params, strategy: str, cache: Path, out: Path, how: TrainHow) -> None:
+def train(params: Params, strategy: str, cache: Where, out: Path, how: TrainHow) -> None:
     """Run `strategy` for each seed over one resident cache and write the results to `out`."""
     options = read_options(strategy, {**params.options.get(strategy, {}), **how.given})
     module = strategies.module(strategy)
@@ -79,7 +86,7 @@ def train(params: Params, strategy: str, cache: Path, out: Path, how: TrainHow) 
         with Events(out / results.LOG, resume=how.resume, tensorboard=how.tensorboard) as events:
             runs = _run_seeds(module, options, params.train, loaded, checkpoints, events, how)
         found |= results.summary([entry for entry, _ in runs], meter.report()["total"])
-        about = results.about(options, params.train, cache, how.device)
+        about = results.about(options, params.train, (cache, loaded.bytes), how.device)
         results.write(out, found, [arrays for _, arrays in runs], about)
     say(results.sentence(found, out))
 
@@ -117,29 +124,34 @@ class _Loaded:
     scenario: Scenario
     data: Data
     images: Images | None
+    bytes: int
+    """Of the cache's files."""
 
 
-def _load(path: Path, settings: TrainParams, how: TrainHow, module: ModuleType) -> _Loaded:
+def _load(where: Where, settings: TrainParams, how: TrainHow, module: ModuleType) -> _Loaded:
     """The cache's tasks and all its latents, on the device, every row checked; the crops and
     the root as well where the strategy works on images."""
+    path = place(where, copies=2)
     with Cache(path) as cache:
         cache.expect("latents")
         manifest = cache.manifest
-        if how.backbone is not None and manifest.info.backbone != how.backbone:
-            raise CacheMismatchError(
-                f"{path} holds latents of {manifest.info.backbone}, "
-                f"--backbone asks for {how.backbone}."
-            )
+        near = how.crops if isinstance(how.crops, Path) else None
+        asked = dict(how.said)
+        if how.weights is not None and "crops" in module.Method.columns:
+            asked.pop("extract.weights", None)  # they are read, and compared in more detail
+        refuse_other(asked, manifest, path, near, note=say)
         if len(manifest.columns[manifest.bulk].shape) != 2:
             raise CacheMismatchError(f"{path} holds latents that are no vectors.")
         scenario = scenario_of(cache, settings)
         values = cache.bulk("float32")
         images = crops = None
         if "crops" in module.Method.columns:
-            images, crops = load_images(cache, values, how.crops, how.weights, how.device)
+            made_of = how.crops or cache_root.crops_of(manifest, how.cache_root)
+            pictures = None if made_of is None else place(made_of, copies=2)
+            images, crops = load_images(cache, values, pictures, how.weights, how.device)
     latents = torch.from_numpy(values).to(how.device)
     data = Data(latents, torch.from_numpy(scenario.targets).to(how.device), crops)
-    return _Loaded(manifest, scenario, data, images)
+    return _Loaded(manifest, scenario, data, images, tree_bytes(path))
 
 
 def scenario_of(cache: Cache, settings: TrainParams) -> Scenario:

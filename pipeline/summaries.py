@@ -8,6 +8,7 @@ from typing import Any
 from cache.files import tree_bytes
 from cache.parts import Parts
 from cache.schema import MANIFEST, Manifest, read_manifest, scratch_folders
+from cache.writer import clear_leftovers
 from pipeline.console import bytes_text, say, summary
 
 _WORDS = {
@@ -32,8 +33,11 @@ def _unsearched(manifest: Manifest) -> bool:
 
 def finished_already(out: Path, kind: str) -> bool:
     """Says so if `out` is a finished cache and no other work on it is under way."""
-    there = (out / MANIFEST).is_file() and not scratch_folders(out)
-    there = there and read_manifest(out).kind == kind
+    if not (out / MANIFEST).is_file():
+        return False
+    found = read_manifest(out)
+    clear_leftovers(out, found.fingerprint)
+    there = found.kind == kind and not scratch_folders(out)
     if there:
         say(f"{out} is finished already.")
     return there

@@ -18,9 +18,10 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +33,7 @@ from cache.fingerprint import differences, short
 from cache.schema import Manifest, read_manifest
 from pipeline.console import bars, say
 from pipeline.grid import Planned, Settings
-from pipeline.how import cores
+from pipeline.how import Dask, cores
 from pipeline.jobs import (
     Ended,
     Job,
@@ -67,6 +68,10 @@ class SweepHow:
     """What `train`'s options are put behind."""
     tensorboard: Path | None = None
     overwrite: bool = False
+    dask: Dask | None = None
+    """None: on this machine."""
+    device: str = "cpu"
+    """auto, cpu or cuda."""
 
 
 class _Record(BaseModel):
@@ -294,9 +299,26 @@ def _run(
                 count = len(results) + len(failures)
                 say(f"{count}/{total} {name}: {what} ({one.seconds:.1f} s)")
 
-        jobs = [_job(name, point, out, how) for name, point in todo.items()]
-        run_jobs(jobs, most=how.jobs, memory=memory, ended=ended)
+        if how.dask is not None:
+            _run_on_dask(how.dask, todo, out.absolute(), how, ended)
+        else:
+            jobs = [_job(name, point, out, how) for name, point in todo.items()]
+            run_jobs(jobs, most=how.jobs, memory=memory, ended=ended)
     return failures
+
+
+def _run_on_dask(
+    dask: Dask,
+    todo: dict[str, Planned],
+    out: Path,
+    how: SweepHow,
+    ended: Callable[[Ended], None],
+) -> None:
+    from pipeline.cluster.jobs import run_jobs_on
+
+    jobs = [(name, partial(_job, name, point, out, how)) for name, point in todo.items()]
+    marker = out / RECORD
+    run_jobs_on(dask, jobs, marker=marker, device=how.device, workers=how.jobs, ended=ended)
 
 
 def _job(name: str, point: Planned, out: Path, how: SweepHow) -> Job:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # Tests' networks are tiny: a second thread only waits for the first, for ever where another
 # program has its core.  Before torch is imported, and for the commands that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("LGR_PIPE_CACHE_ROOT", None)  # nobody's real one
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from rich.console import Console
 
 from tests.command import ENTRY, Run
 from tests.making import make_crops, make_latents, nothing
+from tests.soak import Soak, Zygote
 
 # The same examples in each run, and no deadline: machines are shared and noisy.
 settings.register_profile("steady", deadline=None, derandomize=True)
@@ -100,3 +103,10 @@ def here() -> Run:
         return subprocess.CompletedProcess(words, result.exit_code, result.stdout, result.stderr)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def soak(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Soak]:
+    """Commands to disturb, and what they leave undisturbed."""
+    with Zygote() as zygote:
+        yield Soak(tmp_path_factory.mktemp("soak"), zygote)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import zarr
 
+from cache.care.verify import Fault, Report, runs, steps, verify
 from cache.digest import column_digest, file_digest, row_digests
 from cache.errors import CacheMissingError, CacheUnfinishedError, Refused
 from cache.files import write_json, write_json_lines
@@ -32,7 +33,6 @@ from cache.schema import (
     read_manifest,
 )
 from cache.store import STORES
-from cache.verify import Fault, Report, runs, steps, verify
 from cache.writer import Content, publish
 from tests.making import make_cache, nothing
 

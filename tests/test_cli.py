@@ -124,7 +124,7 @@ def _mistakes(latents: Path, drawn: Path, tmp: Path) -> list[tuple[str, tuple[ob
         ("option", (*train, "--strategy", "lr", "--bufer-size", "5"), "--buffer-size (default 1000)"),
         ("value", (*train, "--strategy", "lr", "--buffer-size", "many"), "--buffer-size"),
         ("cache of crops", ("train", "--strategy", "none", "--cache", latents.parent / "crops", "--out", tmp / "r"), "is a crop cache"),
-        ("other backbone", (*train, "--strategy", "none", "--backbone", "vgg16"), "holds latents of mobilenet_v2"),
+        ("other backbone", (*train, "--strategy", "none", "--backbone", "vgg16"), "extract.backbone: expected 'vgg16' (command line), found 'mobilenet_v2'"),
         ("no cache", ("train", "--strategy", "none", "--cache", tmp / "no", "--out", tmp / "r"), "There is no cache"),
         ("unfinished", ("train", "--strategy", "none", "--cache", tmp / "empty", "--out", tmp / "r"), "no finished cache"),
         ("out is taken", ("train", "--strategy", "none", "--cache", latents, "--out", tmp / "full"), "exists already"),

@@ -74,7 +74,7 @@ def test_shards_and_finalize_equal_a_single_run(here: Run, drawn: Path, tmp_path
     for said, says in (
         (("--backbone", "vgg16"), "backbone: expected 'vgg16', found 'resnet18'"),
         (("--size", "64"), "crop.size: expected 64, found 100"),
-        (("--dataset", "folder"), "dataset: expected 'folder', found 'drawn'"),
+        (("--dataset", "folder"), "dataset.name: expected 'folder', found 'drawn'"),
         (("--crops", drawn), "no unfinished work on crops"),
     ):
         refused = here("extract", "finalize", "--out", out, *said)

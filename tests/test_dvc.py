@@ -162,3 +162,58 @@ def test_metrics_and_plots(project: Path) -> None:
     assert "<DVC_METRIC" not in json.dumps(curves["content"])
     (confusion,) = plots["runs/study/resnet18/nr/predictions.csv"]
     assert {"target", "answer"} <= confusion["content"]["data"]["values"][0].keys()
+
+
+@pytest.fixture(scope="module")
+def shared(first: tuple[Path, set[str]]) -> tuple[Path, Path, Path]:
+    """README, "Sharing": a project that was pushed, the remote, and a fresh clone."""
+    project = first[0]
+    remote, clone = project.parent / "team remote", project.parent / "clone"
+    _dvc(project, "dvc", "repro")
+    _dvc(project, "dvc", "remote", "add", "--default", "team", str(remote))
+    _dvc(project, "dvc", "push")
+    _dvc(project, "git", "add", "--all")
+    who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    _dvc(project, "git", *who, "commit", "-q", "-m", "Everything")
+    _dvc(project, "git", "clone", "-q", str(project), str(clone))
+    return project, remote, clone
+
+
+def _hashes(project: Path, out: str, below: str = "") -> set[str]:
+    """MD5 of the files of a folder that DVC keeps: of all, or of those below a name in it."""
+    lock = yaml.safe_load((project / "dvc.lock").read_text())
+    (listing,) = {
+        entry["md5"]
+        for stage in lock["stages"].values()
+        for entry in stage.get("outs", ())
+        if entry["path"] == out
+    }
+    stored = project / ".dvc" / "cache" / "files" / "md5" / listing[:2] / listing[2:]
+    files = {file["relpath"]: file["md5"] for file in json.loads(stored.read_text())}
+    found = {md5 for name, md5 in files.items() if name.startswith(below)}
+    assert found
+    return found
+
+
+def test_a_remote_holds_latents_and_no_crop(shared: tuple[Path, Path, Path]) -> None:
+    project, remote, _ = shared
+    there = {path.parent.name + path.name for path in remote.rglob("*") if path.is_file()}
+    for backbone in BACKBONES:
+        assert _hashes(project, f"data/latents/{backbone}") <= there
+    # Labels, splits and subjects are the same bytes in both; pixels, ids and boxes are not.
+    for name in ("data.zarr/crops/", "data.zarr/box/c", "samples.jsonl", "manifest.json"):
+        assert not _hashes(project, "data/crops", name) & there
+
+
+def test_a_colleague_trains_on_what_was_pulled(shared: tuple[Path, Path, Path]) -> None:
+    """One backbone's latents, no image, no crop: the same figures."""
+    project, _, clone = shared
+    _dvc(clone, "dvc", "pull", "data/latents/resnet18")
+    assert [p.name for p in (clone / "data").iterdir()] == ["latents"]
+    assert [p.name for p in (clone / "data" / "latents").iterdir()] == ["resnet18"]
+    stage = "train@resnet18-lr"
+    assert _ran(_dvc(clone, "dvc", "repro", "-f", "-s", stage)) == {stage}
+    for name in ("predictions.csv", "accuracy_matrix.csv"):
+        run = Path("runs/study/resnet18/lr") / name
+        assert (clone / run).read_bytes() == (project / run).read_bytes()
+    assert not (clone / "data" / "crops").exists()

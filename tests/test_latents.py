@@ -21,6 +21,7 @@ from stages.extract.backbones import choose
 from stages.extract.calibrate import CALIBRATION_ROWS, calibration
 from stages.extract.crop import publish_crops
 from stages.extract.cropper import Cropper
+from stages.extract.forward import Forward
 from stages.extract.latents import Extractor, RootSettings, publish_latents
 from stages.extract.random_weights import random_network
 from stages.extract.root import Root
@@ -67,7 +68,7 @@ def test_calibration_gives_zero_mean_and_unit_deviation() -> None:
     root = Root(random_network(choose("resnet18", None), 1), "none", "none")
     light = torch.rand(40, 1, 1, 1, generator=torch.Generator().manual_seed(0))
     pixels = (light * torch.rand(40, 100, 100, 3) * 255).to(torch.uint8)
-    shift, scale = calibration(root, pixels)
+    shift, scale = calibration(root, pixels, Forward("cpu"))
     root.calibrate(torch.from_numpy(shift), torch.from_numpy(scale))
     with torch.inference_mode():
         values = root(pixels)
@@ -75,6 +76,26 @@ def test_calibration_gives_zero_mean_and_unit_deviation() -> None:
     alive = torch.from_numpy(scale) != 1.0
     assert alive.sum() > 400
     assert torch.allclose(values.std(0)[alive], torch.ones(int(alive.sum())), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["alexnet", "mobilenet_v2"])
+def test_no_bit_depends_on_the_number_of_threads(name: str) -> None:
+    """Shared out among threads, a sum is added up in another order: AlexNet's in each group of 32,
+    MobileNet-V2's in the smaller last one."""
+    root = Root(random_network(choose(name, None), 0), "none", "none")
+    pixels = torch.from_numpy(
+        np.random.default_rng(0).integers(0, 256, (44, 100, 100, 3), dtype=np.uint8)
+    )
+    before = torch.get_num_threads()
+    made = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        try:
+            made.append(torch.cat(list(Forward("cpu")(root, pixels))))
+            assert torch.get_num_threads() == threads
+        finally:
+            torch.set_num_threads(before)
+    assert all(torch.equal(made[0], other) for other in made[1:])
 
 
 class Counted(CachedCrops):

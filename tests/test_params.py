@@ -11,7 +11,17 @@ import yaml
 
 from cache.errors import Refused
 from pipeline import stage_two
-from pipeline.params import Params, PretrainParams, TrainParams, parse_seeds, resolve
+from pipeline.caches.match import Asked
+from pipeline.params import (
+    COMMAND_LINE,
+    DatasetParams,
+    ExtractParams,
+    Params,
+    PretrainParams,
+    TrainParams,
+    parse_seeds,
+    resolve,
+)
 from stages.extract.pretrain import PretrainSettings
 from tests.command import Run
 
@@ -82,7 +92,8 @@ TRAIN = {
     "early_stopping": 6,
     "period": 0.75,
 }
-FLAGS = {"crops": "c", "weights": "w", "tensorboard": "t", "threads": 2, "backbone": "lenet"}
+FLAGS = {"crops": "c", "weights": "w", "tensorboard": "t", "threads": 2}
+CACHE = {"dataset": "rafdb", "backbone": "lenet"}
 
 
 def _words(given: dict[str, Any]) -> list[str]:
@@ -102,15 +113,21 @@ def test_train_hands_over_what_it_is_given(here: Run, monkeypatch: pytest.Monkey
     calls: list[tuple[Any, ...]] = []
     monkeypatch.setattr(stage_two, "train", lambda *given: calls.append(given))
     where = ["--strategy", "lr", "--cache", "latents", "--out", "runs"]
-    words = [*where, *_words(TRAIN), *_words(FLAGS), "--buffer-size", "8", "--device", "cpu"]
+    given = {**TRAIN, **FLAGS, **CACHE, "buffer_size": 8, "device": "cpu"}
+    words = [*where, *_words(given)]
     assert here("train", *words, "--resume").returncode == 0
     assert here("train", *words, "--overwrite").returncode == 0
     assert here("train", *where, "--device", "cpu").returncode == 0
     (params, *rest, how), (*_, other), (plain, *_, bare) = calls
-    assert params == Params(train=TrainParams(**TRAIN))
+    root = ExtractParams(backbone="lenet", weights="w")
+    assert params == Params(
+        train=TrainParams(**TRAIN), dataset=DatasetParams(name="rafdb"), extract=root
+    )
     assert plain == Params()
     assert rest == ["lr", Path("latents"), Path("runs")]
     given = {"given": {"buffer-size": "8"}, "device": "cpu", **FLAGS}
+    said = {"dataset.name": "rafdb", "extract.backbone": "lenet", "extract.weights": "w"}
+    given["said"] = {name: Asked(value, COMMAND_LINE) for name, value in said.items()}
     paths = {"crops": Path("c"), "tensorboard": Path("t")}
     assert how == stage_two.TrainHow(**given | paths, resume=True)
     assert other == stage_two.TrainHow(**given | paths, overwrite=True)

@@ -15,20 +15,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cache.errors import Refused
+from cache.errors import CacheDamagedError, Refused
 from cache.files import write_atomically
 from cache.parts import Parts
 from cache.schema import SPLITS
+from cache.unit_files import read_rows
 from stages.extract.backbones import Root
+from stages.extract.forward import Forward
 from stages.extract.source import CropSource
 
 CALIBRATION_ROWS = 256
 """Training rows by which a random root is calibrated: the first that can be used."""
-_BATCH = 32
 _STATE = "state.npy"
 
 
-def calibrate(root: Root, source: CropSource, parts: Parts, device: str) -> None:
+def calibrate(root: Root, source: CropSource, parts: Parts, forward: Forward, device: str) -> None:
     """Calibrate `root` once for all processes that make these parts.
 
     Kept in the scratch folder, so that whoever goes on does so with the same
@@ -36,6 +37,7 @@ def calibrate(root: Root, source: CropSource, parts: Parts, device: str) -> None
 
     Raises:
         Refused: fewer than two usable training images.
+        CacheDamagedError: the numbers that are there are not what was written.
     """
     state = parts.scratch / _STATE
     if not state.is_file():
@@ -45,10 +47,27 @@ def calibrate(root: Root, source: CropSource, parts: Parts, device: str) -> None
                 f"Random weights are calibrated on training images, of which there are "
                 f"{len(pixels)}."
             )
-        both = np.stack(calibration(root, torch.from_numpy(pixels).to(device)))
+        both = np.stack(calibration(root, torch.from_numpy(pixels), forward))
         _put_first(state, both)
-    shift, scale = np.load(state, allow_pickle=False)
+    shift, scale = _read(parts)
     root.calibrate(torch.from_numpy(shift).to(device), torch.from_numpy(scale).to(device))
+
+
+def is_calibrated(parts: Parts) -> bool:
+    """The numbers that calibrate the root of these parts are there."""
+    return (parts.scratch / _STATE).is_file()
+
+
+def _read(parts: Parts) -> NDArray[np.float32]:
+    """Mean and deviation, float32 (2, D).  Raises CacheDamagedError: not what was written."""
+    state = parts.scratch / _STATE
+    both: NDArray[np.float32] = read_rows(state, "float32", parts.plan.row_shape, 2)
+    if len(both) != 2:
+        raise CacheDamagedError(
+            f"{state} does not hold means and deviations. "
+            f"Delete {parts.scratch} and run the command again."
+        )
+    return both
 
 
 def _put_first(state: Path, both: NDArray[np.float32]) -> None:
@@ -79,17 +98,18 @@ def _first_training_crops(source: CropSource, parts: Parts) -> NDArray[np.uint8]
     return np.concatenate(found) if found else np.empty((0, 1, 1, 3), dtype=np.uint8)
 
 
-def calibration(root: Root, pixels: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def calibration(
+    root: Root, pixels: Tensor, forward: Forward
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Mean and deviation of the pre-activations of uint8 (B, H, W, 3): float32 (D,) each.
 
     A dimension that does not vary (dead, or within float32's rounding) keeps deviation 1.
     """
-    with torch.inference_mode():
-        parts = [root.preactivation(root.pixels(part)) for part in torch.split(pixels, _BATCH)]
-        values = torch.cat(parts).double()
-    mean, deviation = values.mean(0), values.std(0)
-    deviation[deviation <= 1e-6 * mean.abs()] = 1.0
-    return mean.float().cpu().numpy(), deviation.float().cpu().numpy()
+    parts = forward(lambda group: root.preactivation(root.pixels(group)), pixels)
+    values = np.concatenate([part.double().numpy() for part in parts])
+    mean, deviation = values.mean(0), values.std(0, ddof=1)
+    deviation[deviation <= 1e-6 * np.abs(mean)] = 1.0
+    return mean.astype(np.float32), deviation.astype(np.float32)
 
 
 def stored_calibration(parts: Parts, training_rows: int) -> dict[str, str | int] | None:
@@ -97,7 +117,7 @@ def stored_calibration(parts: Parts, training_rows: int) -> dict[str, str | int]
     state = parts.scratch / _STATE
     if not state.is_file():
         return None
-    shift, scale = np.load(state, allow_pickle=False)
+    shift, scale = _read(parts)
     return {
         "rows": min(training_rows, CALIBRATION_ROWS),
         "dtype": "<f4",

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,10 +22,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.errors import CacheDamagedError
 from cache.parts import Parts
 from cache.reader import Cache
 from stages.extract.crop import CropWork, sample_columns
 from stages.extract.faces import Crop, CropSettings, Status, Task, crop_image
+from stages.extract.notes import crop_note
 from stages.extract.source import CropUnit
 
 Tick = Callable[[int], None]
@@ -87,9 +90,10 @@ class Cropper:
             if unit in todo:
                 pixels, note = self._make(unit, crops)
                 self.parts.write(unit, pixels, note)
+                status = note["status"]
             else:
-                pixels, note = self.parts.read(unit), self.parts.note(unit)
-            yield CropUnit(unit, pixels, np.array(note["status"], dtype=np.uint8))
+                pixels, status = self.parts.read(unit), crop_note(self.parts, unit).status
+            yield CropUnit(unit, pixels, np.array(status, dtype=np.uint8))
 
     def _fresh(self, unit: int) -> list[int]:
         """The rows of a unit that must be cropped."""
@@ -104,13 +108,7 @@ class Cropper:
             self._tick(1)
         self.made += len(fresh)
         self._tick(len(rows) - len(fresh))
-        ordered = [made[row] for row in rows]
-        note = {
-            "status": [int(crop.status) for crop in ordered],
-            "box": [list(crop.box) for crop in ordered],
-            "reason": [crop.reason for crop in ordered],
-        }
-        return np.stack([crop.pixels for crop in ordered]), note
+        return packed([made[row] for row in rows])
 
     def _crops(self, rows: Iterable[int]) -> Iterator[Crop]:
         """The crops of these rows, in their order."""
@@ -137,7 +135,7 @@ class Cropper:
         waiting: deque[Future[list[Crop]]] = deque()
         for start in range(0, len(tasks), _TOGETHER):
             chunk = tasks[start : start + _TOGETHER]
-            with _ctrl_c_held_back():  # a process may be started by this
+            with ctrl_c_held_back():  # a process may be started by this
                 waiting.append(self._pool.submit(_crop_all, chunk, self.work.settings))
             if len(waiting) > ahead:
                 yield from waiting.popleft().result()
@@ -145,14 +143,25 @@ class Cropper:
             yield from waiting.popleft().result()
 
 
+def packed(crops: Sequence[Crop]) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+    """The pixels uint8 (k, size, size, 3) of a unit, and its note."""
+    note = {
+        "status": [int(crop.status) for crop in crops],
+        "box": [list(crop.box) for crop in crops],
+        "reason": [crop.reason for crop in crops],
+    }
+    return np.stack([crop.pixels for crop in crops]), note
+
+
 def _crop_all(tasks: list[Task], settings: CropSettings) -> list[Crop]:
     return [crop_image(task, settings) for task in tasks]
 
 
 @contextmanager
-def _ctrl_c_held_back() -> Iterator[None]:
+def ctrl_c_held_back() -> Iterator[None]:
     """What is started in here never sees Ctrl-C, which a terminal sends to all processes:
     the parent decides what it means."""
+    resource_tracker.ensure_running()  # its start, with the first process, would let it through
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -178,7 +187,9 @@ class Kept:
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
         self._status, self._box = cache.side("status"), cache.side("box")
-        self._reasons = [str(row["reason"]) for row in cache.samples()]
+        self._reasons = [str(row.get("reason", "")) for row in cache.samples()]
+        if not np.isin(self._status, list(Status)).all():
+            raise CacheDamagedError(f"{cache.path} has rows of a status that there is none of.")
 
     def failed(self, row: int) -> bool:
         return bool(self._status[row] == Status.FAILED)

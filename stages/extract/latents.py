@@ -6,7 +6,7 @@ one before is being written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from cache.digest import bytes_digest, row_digests
-from cache.errors import CacheMismatchError, Refused
+from cache.errors import CacheDamagedError, CacheMismatchError, Refused
 from cache.parts import Parts, Plan
 from cache.provenance import provenance
 from cache.reader import Cache
@@ -24,6 +24,8 @@ from cache.schema import SPLITS, Info, Manifest
 from cache.writer import Content, publish, refuse_missing
 from stages.extract.backbones import Activation, Cost, Normalize, Tap, value_range
 from stages.extract.calibrate import CALIBRATION_ROWS, calibrate, stored_calibration
+from stages.extract.forward import Forward
+from stages.extract.notes import LatentNote, latent_note
 from stages.extract.overlap import Behind, prefetch
 from stages.extract.source import CropSource, CropUnit, usable_rows
 from stages.extract.weights import Weights, make_root
@@ -32,8 +34,6 @@ Tick = Callable[[int], None]
 
 VERSION = 1
 """Part of the fingerprint: raise it when the same crop and weights give another latent."""
-GROUP = 32
-"""Crops per forward pass.  Cut inside a unit, so that no setting changes a value."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +111,10 @@ class Extractor:
         tick: Tick,
         batch_size: int = 256,
     ) -> None:
-        """`batch_size`: crops that are on the device at a time, in whole groups of GROUP."""
+        """`batch_size`: crops that are on a GPU at a time."""
         self.parts = parts
         self._settings, self._device, self._tick = settings, device, tick
-        self._batch = -(-batch_size // GROUP) * GROUP
+        self._forward = Forward(device, batch_size)
         self._needs_calibration = weights.needs_calibration
         self._root = make_root(settings.tap, weights, settings.activation, settings.normalize)
         self._root.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -129,27 +129,42 @@ class Extractor:
                 to calibrate random ones.
         """
         self.parts.start()
-        if self._needs_calibration and todo:
-            calibrate(self._root, source, self.parts, self._device)
+        if todo:
+            self.calibrate(source)
         with Behind() as writer, closing(prefetch(source.units(units), source.stop)) as ready:
             for unit in ready:
                 if unit.index in todo:
-                    latents = self._latents(unit)
-                    rows, note = self._checked(latents)
-                    note["crops"] = _crops_digest(row_digests(unit.pixels[unit.usable]))
+                    rows, note = self.unit(unit)
                     writer.do(self.parts.write, unit.index, rows, note)
-                    self.made += len(latents)
+
+    def calibrate(self, source: CropSource) -> None:
+        """A random root by its first training crops, once for all who make these parts.
+
+        Raises:
+            Refused: there are too few of them.
+        """
+        if self._needs_calibration:
+            calibrate(self._root, source, self.parts, self._forward, self._device)
+
+    def unit(self, unit: CropUnit) -> tuple[NDArray[Any], dict[str, Any]]:
+        """The rows (k, D) of a unit as they are stored, and its note.
+
+        Raises:
+            Refused: NaN or infinity.
+        """
+        latents = self._latents(unit)
+        rows, note = self._checked(latents)
+        note["crops"] = _crops_digest(row_digests(unit.pixels[unit.usable]))
+        self.made += len(latents)
+        return rows, note
 
     def _latents(self, unit: CropUnit) -> NDArray[np.float32]:
         """Latents float32 (k, D) of the usable crops of a unit."""
         pixels = torch.from_numpy(unit.pixels[unit.usable])
         out = [np.empty((0, *self.parts.plan.row_shape), dtype=np.float32)]
-        with torch.inference_mode():
-            for batch in torch.split(pixels, self._batch):
-                moved = batch.to(self._device)
-                made = [self._root(group) for group in torch.split(moved, GROUP) if len(group)]
-                out += [latents.float().cpu().numpy() for latents in made]
-                self._tick(len(batch))
+        for latents in self._forward(self._root, pixels):
+            out.append(latents.numpy())
+            self._tick(len(latents))
         self._tick(len(unit.pixels) - len(pixels))
         return np.concatenate(out)
 
@@ -182,45 +197,73 @@ def publish_latents(
     """
     refuse_missing(parts)
     rows = usable_rows(crops)
-    _refuse_misaligned(parts, crops, rows)
+    notes = _aligned_notes(parts, crops, rows)
     train = crops.side("split")[rows] == SPLITS.index("train")
-    notes = list(parts.notes())
     info = parts.plan.info.model_copy(
         update={
             "images": crops.manifest.info.images,
+            "crops": crops.manifest.settings,
+            "dataset_options": crops.manifest.info.dataset_options,
             "observed_range": (
-                min(n["low"] for n in notes if n["low"] is not None),
-                max(n["high"] for n in notes if n["high"] is not None),
+                min(n.low for n in notes if n.low is not None),
+                max(n.high for n in notes if n.high is not None),
             ),
             "calibration": stored_calibration(parts, int(train.sum())),
         }
     )
     side = {name: crops.side(name)[rows] for name in ("label", "split", "subject")}
     side["row"] = rows.astype(np.int32)
-    table = crops.samples()
-    samples = (
-        {"row": row, "crop": int(crop)}
-        | {k: table[crop][k] for k in ("id", "label", "subject", "split", "status")}
-        for row, crop in enumerate(rows)
-    )
-    made = {**provenance(started), "devices": sorted({n["device"] for n in notes})}
+    samples = sample_lines(crops.lines(), rows)
+    made = {**provenance(started), "devices": sorted({n.device for n in notes})}
     content = Content(side, samples, parts.plan.classes, info, made)
     return publish(parts, content, store=store, overwrite=overwrite)
 
 
-def _refuse_misaligned(parts: Parts, crops: Cache, rows: NDArray[np.int64]) -> None:
-    """Latent by latent the crops of the cache must be those that the root has seen, even if
-    jobs ran on machines whose detectors or decoders differ."""
+def sample_lines(
+    crops: Iterable[dict[str, Any]], rows: NDArray[np.int64]
+) -> Iterator[dict[str, Any]]:
+    """The sample table of latents; `crops`: that of the crop cache, `rows`: of each latent, its row
+    there, ascending.
+
+    Raises:
+        CacheDamagedError: a line of the crop cache does not state what is needed.
+    """
+    row = 0
+    for crop, line in enumerate(crops):
+        if row == len(rows) or crop != rows[row]:
+            continue
+        try:
+            said = {k: line[k] for k in ("id", "label", "subject", "split", "status")}
+        except KeyError as error:
+            raise CacheDamagedError(
+                f"The sample table of the crops states no {error.args[0]} of row {crop}."
+            ) from None
+        yield {"row": row, "crop": crop} | said
+        row += 1
+
+
+def _aligned_notes(parts: Parts, crops: Cache, rows: NDArray[np.int64]) -> list[LatentNote]:
+    """The note of each unit.  Latent by latent the crops of the cache must be those that the root
+    has seen, even if jobs ran on machines whose detectors or decoders differ."""
+    plan, of = parts.plan, crops.manifest
+    if (plan.rows, plan.classes) != (of.rows, of.classes) or not len(rows):
+        raise CacheMismatchError(
+            f"{parts.scratch} holds latents of {plan.rows} crops of {len(plan.classes)} classes, "
+            f"{crops.path} {of.rows} of {len(of.classes)}, {len(rows)} to be used: other crops."
+        )
     digests = crops.side("digest")
+    notes = []
     for unit in parts.plan.units:
         span = parts.plan.rows_of(unit)
-        kept = rows[(rows >= span.start) & (rows < span.stop)]
-        if parts.note(unit)["crops"] != _crops_digest(digests[kept]):
+        kept = rows[slice(*np.searchsorted(rows, (span.start, span.stop)))]
+        notes.append(latent_note(parts, unit, len(kept)))
+        if notes[-1].crops != _crops_digest(digests[kept]):
             raise CacheMismatchError(
                 f"Unit {unit} of {parts.out} was made from other crops than {crops.path} holds: "
                 "jobs with other versions of dlib or Pillow? "
                 f"Delete {parts.scratch} and make the latents from the finished crops."
             )
+    return notes
 
 
 def _crops_digest(digests: NDArray[np.uint8]) -> str:

@@ -1,4 +1,5 @@
-"""The root that made a latent cache, again: for strategies that generate images.
+"""The root that made a latent cache, again: for strategies that generate images, and to see
+whether the latents are what it gives.
 
 What it was stands in the cache's manifest, which is not trusted: the weights
 must have the digest that stands there, and the root must give the cache's own
@@ -58,7 +59,7 @@ def recover(manifest: Manifest, weights: str | None) -> tuple[Tap, Root]:
         was = _RootWas.model_validate(manifest.settings.get("root"))
     except ValidationError:
         raise CacheMismatchError(
-            "The latent cache does not say which root made it: images cannot be generated for it."
+            "The latent cache does not say which root made it: nothing can go through it again."
         ) from None
     tap = choose(was.backbone, was.layer)
     found = load(tap, weights or _named(was), was.weights.seed)
@@ -69,6 +70,14 @@ def recover(manifest: Manifest, weights: str | None) -> tuple[Tap, Root]:
     return tap, root
 
 
+def move(root: Root, device: str) -> Root:
+    """To the device, and laid out as the root was when it made the cache."""
+    root.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if root.shift is not None and root.scale is not None:
+        root.calibrate(root.shift.to(device), root.scale.to(device))
+    return root
+
+
 def _named(was: _RootWas) -> str:
     if was.weights.kind == "random":
         return "random"
@@ -76,7 +85,7 @@ def _named(was: _RootWas) -> str:
         return was.weights.member.rpartition(".")[2] or "imagenet"
     raise Refused(
         f"These latents were made with weights from a file: name it with --weights FILE, "
-        f"so that generated images can go through the same {was.backbone}."
+        f"so that images can go through the same {was.backbone} again."
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections import Counter
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from cache.errors import CacheDamagedError
 from cache.files import tree_bytes
@@ -14,23 +15,25 @@ from cache.printable import printable
 from cache.progress import Work, works
 from cache.reader import Cache
 from cache.schema import MANIFEST, SPLITS, Manifest
+from cache.source import Place
+from pipeline.caches.root import crop_words
 from pipeline.console import bytes_text
 
 _CROP_OPTIONS = ("face_crop", "size", "margin", "on_missing", "upsample")
 _ROOT_OPTIONS = ("backbone", "layer", "activation", "normalize")
 
 
-def about(path: Path) -> dict[str, Any]:
+def about(path: Place) -> dict[str, Any]:
     """Everything as one JSON object; of an unfinished cache, how far it is.
 
     Raises:
         Refused: there is no cache, or it is damaged.
     """
-    found = works(path)
+    found = works(path) if isinstance(path, Path) else []
     if not (path / MANIFEST).is_file() and found:
         return {"path": str(path), "state": "unfinished", "work": [_work(work) for work in found]}
     with Cache(path) as cache:
-        said = _finished(cache)
+        said = _finished(cache, path)
     return {**said, "work": [_work(work) for work in found]}
 
 
@@ -55,16 +58,16 @@ def _work(work: Work) -> dict[str, Any]:
     }
 
 
-def _finished(cache: Cache) -> dict[str, Any]:
+def _finished(cache: Cache, path: Place) -> dict[str, Any]:
     manifest, info = cache.manifest, cache.manifest.info
     bulk = manifest.columns[manifest.bulk]
     said = info.model_dump(mode="json", exclude={"calibration"})
     try:
-        made = without_list(read_provenance(cache.path))
+        made = without_list(read_provenance(path))
     except CacheDamagedError as error:
         made = {"cannot be read": str(error)}
     return {
-        "path": str(cache.path),
+        "path": str(path),
         "state": "finished",
         "kind": manifest.kind,
         **said,
@@ -74,41 +77,42 @@ def _finished(cache: Cache) -> dict[str, Any]:
         "store": manifest.store,
         "shards": -(-manifest.rows // manifest.shard_rows),
         "shard_rows": manifest.shard_rows,
-        "bytes": tree_bytes(cache.path),
+        "bytes": tree_bytes(path),
         "row_shape": list(bulk.shape[1:]),
         "dtype": bulk.dtype,
         "fingerprint": manifest.fingerprint,
         "content": manifest.content,
         "settings": manifest.settings,
         "provenance": made,
-        "made_again": _again(manifest, cache.path),
+        "made_again": _again(manifest, path),
     }
 
 
 def _by_split(cache: Cache) -> dict[str, dict[str, int]]:
-    classes = cache.manifest.classes
-    pairs = zip(cache.side("split").tolist(), cache.side("label").tolist(), strict=True)
-    counts = Counter(pairs)
+    classes, known = cache.manifest.classes, len(cache.manifest.classes)
+    pairs = cache.side("split") * np.int64(known) + cache.side("label")
+    counts = np.bincount(pairs, minlength=len(SPLITS) * known).reshape(-1, known)
     return {
-        split: {classes[k]: n for k in range(len(classes)) if (n := counts[number, k])}
+        split: {classes[k]: int(n) for k, n in enumerate(counts[number]) if n}
         for number, split in enumerate(SPLITS)
-        if any(pair[0] == number for pair in counts)
+        if counts[number].any()
     }
 
 
-def _again(manifest: Manifest, path: Path) -> dict[str, str]:
+def _again(manifest: Manifest, path: Place) -> dict[str, str]:
     """Who can make it again: what is needed, and the command; empty where no setting tells."""
     settings, store = manifest.settings, f"--store {manifest.store} --out {shlex.quote(str(path))}"
     if manifest.kind == "crops":
         data = _dict(settings, "dataset")
         options = _options(_dict(settings, "crop"), _CROP_OPTIONS)
+        read = manifest.info.dataset_options or {}
         if not (data and options):
             return {}
         return {
             "needs": f"the images of the data set {data.get('name')} as they were: "
             f"{data.get('rows')} rows, {data.get('digest')}",
             "command": f"lgr-pipe crop --dataset {shlex.quote(str(data.get('name')))} --root DIR "
-            f"{options}{store}",
+            f"{_options(read, tuple(read))}{options}{store}",
         }
     root = _dict(settings, "root")
     weights, words = _weights(_dict(root, "weights"))
@@ -163,7 +167,7 @@ def text(said: dict[str, Any]) -> str:
 def _lines(said: dict[str, Any]) -> list[str]:
     latents = said["kind"] == "latents"
     facts: dict[str, Any] = {
-        "data set": said["dataset"],
+        "data set": ", ".join([said["dataset"], *_words(said.get("dataset_options") or {})]),
         "rows": f"{said['rows']:,} of {' x '.join(map(str, said['row_shape']))} {said['dtype']}",
     }
     for split, counts in said["rows_by_split"].items():
@@ -175,6 +179,7 @@ def _lines(said: dict[str, Any]) -> list[str]:
         trained, stated = said["trained_on"], said["value_range"]
         seen = said["observed_range"]
         facts |= {
+            "made of crops": crop_words(said.get("crops") or {}) or "settings not kept",
             "backbone": said["backbone"],
             "weights": said["weights"],
             "trained on": trained["data"] if trained else "not known" if said["pretrained"] else "",
@@ -197,6 +202,11 @@ def _lines(said: dict[str, Any]) -> list[str]:
     empty = ("provenance",)
     shown_facts = [(n, v) for n, v in facts.items() if v not in ("", None) or n in empty]
     return [title, *(f"  {name.ljust(width)}  {value}".rstrip() for name, value in shown_facts)]
+
+
+def _words(options: dict[str, Any]) -> list[str]:
+    """Options of a data set."""
+    return [f"{name} {value}" for name, value in options.items()]
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

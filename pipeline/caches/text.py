@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cache.diff import Diff
+from cache.care.diff import Diff
+from cache.care.verify import Fault, Recomputed, Report
 from cache.find import Found
 from cache.printable import printable
-from cache.verify import Fault, Report
 from pipeline.console import bytes_text
 
 _MOST = 20
@@ -44,7 +45,18 @@ def verify_text(report: Report) -> str:
         lines += [fault_line(fault) for fault in faults[:_MOST]]
         if len(faults) > _MOST:
             lines.append(f"  and {len(faults) - _MOST} more: --json lists them all")
+    if report.recomputed is not None:
+        lines.append(f"  {_recomputed(report.recomputed)}")
     return "\n".join([*lines, *(f"  Note: {note}" for note in report.notes)])
+
+
+def _recomputed(found: Recomputed) -> str:
+    rows = some([str(row) for row in found.rows])
+    same = len(found.rows) - len(found.differing)
+    return (
+        f"Made again: {len(found.rows)} rows chosen by seed {found.seed} ({rows}); {same} agree, "
+        f"largest difference {found.largest:g}."
+    )
 
 
 def verify_json(report: Report) -> dict[str, Any]:
@@ -53,6 +65,7 @@ def verify_json(report: Report) -> dict[str, Any]:
         "ok": not report.faults,
         "faults": [asdict(fault) for fault in report.faults],
         "notes": report.notes,
+        "recomputed": asdict(report.recomputed) if report.recomputed else None,
     }
 
 
@@ -127,15 +140,22 @@ def found_lines(all_found: list[Found], now: float | None = None) -> list[str]:
                 age_text(now - found.changed), state,
             )
         )  # fmt: skip
-    shown = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(len(row[k]) for row in shown) for k in range(len(rows[0]))]
-    right = (4, 5, 6)  # numbers
+    return aligned([tuple(printable(cell) for cell in row) for row in rows], right=(4, 5, 6))
+
+
+def aligned(rows: Sequence[Sequence[str]], right: tuple[int, ...]) -> list[str]:
+    """Lines of a table; the columns `right` (numbers) end below each other.
+
+    >>> aligned([("a", "10"), ("bc", "5")], right=(1,))
+    ['a   10', 'bc   5']
+    """
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     return [
         "  ".join(
             cell.rjust(widths[k]) if k in right else cell.ljust(widths[k])
             for k, cell in enumerate(row)
         ).rstrip()
-        for row in shown
+        for row in rows
     ]
 
 

@@ -7,21 +7,26 @@ back as zeros, so completeness is the manifest's business, not the folder's.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import zarr
-from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
+from zarr.abc.buffer import Buffer
+from zarr.abc.store import Store
+from zarr.buffer import cpu
+from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.storage import LocalStore, MemoryStore, StorePath
 
 from cache.errors import CacheDamagedError
-from cache.printable import printable
-from cache.schema import MOST_SHARD, chunk_rows_for
+from cache.plain import read_plain, refuse_strange_folder
+from cache.schema import chunk_rows_for, side_rows_for
+from cache.source import Place
 from cache.store import Array, Bulk, little_endian
+from cache.stores.zarr_bounds import FILE_LIMIT, ArrayFile, array_file, refuse_strange_files
 
 FOLDER = "data.zarr"
 _COMPRESSORS = (ZstdCodec(level=3), Crc32cCodec())
-_CODECS = (BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec)  # nothing else is decoded
+"""Readers take no others (zarr_bounds.py)."""
 
 
 class ZarrWriter:
@@ -52,7 +57,7 @@ class ZarrWriter:
                 name,
                 shape=values.shape,
                 dtype=little_endian(values.dtype.name),
-                chunks=values.shape,
+                chunks=(side_rows_for(len(values)), *values.shape[1:]),
                 compressors=_COMPRESSORS,
                 config={"write_empty_chunks": True},
             )
@@ -60,59 +65,51 @@ class ZarrWriter:
         group.attrs.update(attributes)
 
 
-class ZarrReader:
-    def __init__(self, folder: Path) -> None:
-        path = folder / FOLDER
-        if not path.is_dir():
-            raise CacheDamagedError(f"{path} is missing.")
-        self._path = path
-        self._arrays: dict[str, Any] = {}
+def _opened(folder: Place, found: ArrayFile) -> Any:
+    """The array in `folder`, described by what was found to be in order."""
+    store: Store
+    if isinstance(folder, Path):
+        store = LocalStore(folder, read_only=True)
+    else:
+        files = folder.files().items()
+        held: dict[str, Buffer] = {name: cpu.Buffer.from_bytes(data) for name, data in files}
+        store = MemoryStore(held, read_only=True)
+    metadata: Any = found.metadata()
+    return zarr.Array(zarr.AsyncArray(metadata, StorePath(store)))
 
-    def _array(self, column: str) -> Any:
+
+class ZarrReader:
+    def __init__(self, folder: Place) -> None:
+        self._path = folder / FOLDER
+        refuse_strange_folder(self._path)
+        self._arrays: dict[str, tuple[ArrayFile, Any]] = {}
+
+    def _array(self, column: str) -> tuple[ArrayFile, Any]:
         if column not in self._arrays:
-            try:
-                array = zarr.open_array(self._path / column, mode="r", zarr_format=3)
-                codecs = _all_codecs(array.metadata.codecs)  # type: ignore[union-attr]
-            except Exception as error:  # zarr raises many kinds for a broken zarr.json
-                raise CacheDamagedError(
-                    f"{self._path / column} cannot be opened: {printable(error)}"
-                ) from error
-            strange = [type(c).__name__ for c in codecs if not isinstance(c, _CODECS)]
-            if strange:
-                raise CacheDamagedError(
-                    f"{self._path / column} uses {strange[0]}, as no cache of ours does; not read."
-                )
-            cell = math.prod(array.shards or array.chunks) * array.dtype.itemsize
-            if cell > max(array.nbytes, MOST_SHARD):
-                raise CacheDamagedError(
-                    f"{self._path / column} is cut into pieces of {cell} bytes; not read."
-                )
-            self._arrays[column] = array
+            path = self._path / column
+            refuse_strange_folder(path)
+            found = array_file(read_plain(path / "zarr.json", FILE_LIMIT), path / "zarr.json")
+            self._arrays[column] = found, _opened(path, found)
         return self._arrays[column]
 
     def describe(self, column: str) -> tuple[str, tuple[int, ...]]:
-        array = self._array(column)
-        return array.dtype.name, tuple(array.shape)
+        found, _ = self._array(column)
+        return found.data_type, found.shape
 
     def read(self, column: str, start: int, stop: int) -> Array:
+        found, array = self._array(column)
+        refuse_strange_files(self._path / column, found, start, stop)
         try:
-            rows: Array = self._array(column)[start:stop]
-        except CacheDamagedError:
+            rows: Array = array[start:stop]
+        except MemoryError:
             raise
         except Exception as error:  # checksum, truncation, missing index: all mean damage
+            # zarr would repeat bytes of the file, which a link may have led to
+            what = error if isinstance(error, CacheDamagedError) else "a checksum or size is wrong."
             raise CacheDamagedError(
-                f"{self._path / column}, rows {start} to {stop - 1}: {printable(error)}"
+                f"{self._path / column}, rows {start} to {stop - 1}: {what}"
             ) from error
         return rows
 
     def close(self) -> None:
         self._arrays.clear()
-
-
-def _all_codecs(codecs: Any) -> list[Any]:
-    found = []
-    for codec in codecs:
-        found.append(codec)
-        if isinstance(codec, ShardingCodec):
-            found += _all_codecs(codec.codecs) + _all_codecs(codec.index_codecs)
-    return found

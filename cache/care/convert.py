@@ -1,42 +1,36 @@
 """The same cache in the other store: equal rows, equal digests, put in place by one rename.
 
-    .NAME.convert-<random>/    next to NAME: what will be NAME, locked while it is being made
-    .NAME.replaced-<random>/   with overwrite, the old NAME for the moment between two renames
-
-The lock (flock on the folder) ends with its process, however that ends: a
-folder that can be locked was left by a process that was killed, and goes.
+.NAME.convert-<random>/    next to NAME: what will be NAME (beside.py)
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
-import os
 import shutil
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cache.errors import CacheDamagedError, CacheExistsError, CacheUnfinishedError, Refused
-from cache.files import put_in_place, sync_tree, write_json
+from cache import beside
+from cache.care.verify import verify
+from cache.errors import CacheDamagedError, CacheExistsError, Refused
+from cache.files import sync_tree, write_json
 from cache.listing import read_provenance, without_list, write_provenance
 from cache.provenance import versions
 from cache.reader import Cache
 from cache.schema import MANIFEST, SAMPLES, Manifest, read_manifest
+from cache.source import Place
 from cache.store import Bulk, store_writer
-from cache.verify import verify
 from cache.writer import refuse_taken
 
 Tick = Callable[[int], None]
 
 
 def convert(
-    source: Path, out: Path, store: str, *, overwrite: bool, made: str, tick: Tick
+    source: Place, out: Path, store: str, *, overwrite: bool, made: str, tick: Tick
 ) -> Manifest | None:
     """Write `source` to `out`; None: it is there already.  `made`: the time, for provenance.
     `store`: one of STORES.
@@ -48,30 +42,26 @@ def convert(
         CacheDamagedError: `source` is not what was written, or what was
             written does not read back.
     """
-    source, out = source.resolve(), out.resolve()
-    if out == source or source in out.parents:
+    out = out.resolve()
+    source = source.resolve() if isinstance(source, Path) else source
+    if source in (out, *out.parents):
         raise CacheExistsError(f"{out} is (in) the cache that is to be converted: choose another.")
     with Cache(source) as cache:
         if _there(out, cache.manifest, store):
-            _tidy(out)
+            beside.tidy(out, "convert")
+            beside.forget(out)
             return None
         refuse_taken(out, cache.manifest.kind, overwrite=overwrite)
         said = without_list(read_provenance(source))
         said["converted"] = {"made": made, "from": cache.manifest.store, "versions": versions()}
         out.parent.mkdir(parents=True, exist_ok=True)
-        with _scratch(out) as folder:
+        with beside.scratch(out, "convert") as folder:
             _refuse_full_disk(cache.manifest, folder)
             manifest = _write(cache, folder, store, said, tick)
             _check(folder, manifest, tick)
             sync_tree(folder)
-            aside = _beside(out, "replaced") if overwrite else None
-            try:
-                put_in_place(folder, out, aside)
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
-                raise CacheExistsError(f"{out} has been made meanwhile.") from None
-    _tidy(out)
+            beside.put(folder, out, overwrite=overwrite)
+    beside.forget(out)
     return manifest
 
 
@@ -82,51 +72,6 @@ def _there(out: Path, wanted: Manifest, store: str) -> bool:
     except Refused:
         return False
     return found == wanted.model_copy(update={"store": store}).sealed()
-
-
-def _beside(out: Path, word: str) -> Path:
-    return out.with_name(f".{out.name}.{word}-{uuid.uuid4().hex[:12]}")
-
-
-@contextmanager
-def _scratch(out: Path) -> Iterator[Path]:
-    """A locked folder next to `out`, gone at the end unless it was renamed."""
-    _tidy_scratch(out)
-    folder = _beside(out, "convert")
-    folder.mkdir()
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        if not folder.exists():  # another run took it for left over before it was locked
-            raise CacheUnfinishedError(f"Another run makes {out} too: run the command again.")
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)  # nothing, once it was put in place
-        os.close(handle)
-
-
-def _tidy_scratch(out: Path) -> None:
-    """Delete what killed runs have left."""
-    if not out.parent.is_dir():
-        return
-    for path in out.parent.iterdir():
-        if path.name.startswith(f".{out.name}.convert-") and path.is_dir():
-            handle = os.open(path, os.O_RDONLY)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path, ignore_errors=True)
-            except OSError:  # another run is at work in it
-                continue
-            finally:
-                os.close(handle)
-
-
-def _tidy(out: Path) -> None:
-    """`out` is in place: what was set aside for it goes too."""
-    _tidy_scratch(out)
-    for path in out.parent.iterdir():
-        if path.name.startswith(f".{out.name}.replaced-"):
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _refuse_full_disk(manifest: Manifest, folder: Path) -> None:
@@ -154,10 +99,11 @@ def _write(
         "fingerprint": old.fingerprint,
         "settings": old.settings,
         "classes": old.classes,
-        "info": old.info.model_dump(mode="json", exclude={"calibration"}),
+        "info": old.info.model_dump(mode="json", exclude={"calibration", "crops"}),
     }
     writer.finish(side, {"lgr_pipe": json.dumps(about)})
-    shutil.copyfile(cache.path / SAMPLES, folder / SAMPLES)
+    with (cache.path / SAMPLES).open("rb") as table, (folder / SAMPLES).open("wb") as copy:
+        shutil.copyfileobj(table, copy)
     write_provenance(folder, provenance)
     manifest = old.model_copy(update={"store": store}).sealed()
     write_json(folder / MANIFEST, manifest.model_dump(mode="json"))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +37,7 @@ from cache.schema import (
     read_manifest,
     refuse_rows_without_lines,
 )
+from cache.source import Place
 from cache.store import Array, StoreReader, store_reader
 from cache.table import FIELDS, Rows, Table, misaligned, read_table
 
@@ -56,16 +56,31 @@ class Fault:
     shards: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class Recomputed:
+    """Rows that were made again from what they were made of, and compared."""
+
+    rows: tuple[int, ...]
+    seed: int
+    """By which they were chosen."""
+    largest: float
+    """Largest absolute difference of two values."""
+    differing: tuple[int, ...]
+    """Rows that are not what was made again; each belongs to a fault."""
+
+
 @dataclass
 class Report:
     """What was found in a cache."""
 
-    path: Path
+    path: Place
     manifest: Manifest | None = None
     """None: it cannot be read, or cannot be true."""
     faults: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What could not be checked, and why."""
+    recomputed: Recomputed | None = None
+    """None: that was not asked for, or there are faults."""
 
     def add(self, where: str, what: object) -> None:
         self.faults.append(Fault(printable(where), printable(what)))
@@ -86,7 +101,7 @@ def runs(rows: Rows) -> tuple[tuple[int, int], ...]:
     return tuple((int(r[0]), int(r[-1])) for r in np.split(rows, cuts) if len(r))
 
 
-def steps(path: Path) -> int:
+def steps(path: Place) -> int:
     """How many ticks `verify` gives: one a file, one a shard.
 
     Raises:
@@ -100,7 +115,7 @@ def steps(path: Path) -> int:
     return len(found_files(path)[0]) + shards
 
 
-def verify(path: Path, tick: Tick) -> Report:
+def verify(path: Place, tick: Tick) -> Report:
     """Read everything and compare it with everything that is stated of it.
 
     Raises:

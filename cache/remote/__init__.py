@@ -1,0 +1,1 @@
+"""Caches from object storage and web servers."""

@@ -1,0 +1,1 @@
+"""Caches for other programs, and as one file to send."""

@@ -1,0 +1,1 @@
+"""The two stores: a Zarr folder, an HDF5 file."""

@@ -1,0 +1,1 @@
+"""What the cache commands say and do, and which cache is meant."""

@@ -1,0 +1,1 @@
+"""Units and runs on a Dask cluster."""

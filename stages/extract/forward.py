@@ -1,0 +1,61 @@
+"""A frozen root over many crops: the same bits however many threads there are.
+
+Floating-point sums depend on their order, and a forward pass that is shared out
+among threads adds in another order than one that is not.  So crops always go
+through in groups of 32, and on a processor each group is one thread's alone:
+several groups at once keep the cores busy, at least as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import torch
+from torch import Tensor
+
+GROUP = 32
+"""Crops per forward pass.  Cut inside a unit, so that no setting changes a value."""
+
+Pass = Callable[[Tensor], Tensor]
+"""uint8 (B, H, W, 3) on a device -> float32 (B, D), B <= GROUP."""
+
+
+class Forward:
+    """Runs passes on one device."""
+
+    def __init__(self, device: str, batch_size: int = 256) -> None:
+        """`batch_size`: crops that are on a GPU at a time, in whole groups."""
+        self._device, self._batch = device, -(-batch_size // GROUP) * GROUP
+        self._threads = torch.get_num_threads()
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __call__(self, run: Pass, pixels: Tensor) -> Iterator[Tensor]:
+        """float32 (B, D) on the CPU, group by group, of uint8 (N, H, W, 3)."""
+        if self._device == "cpu":
+            return self._on_threads(run, pixels)
+        return self._on_gpu(run, pixels)
+
+    def _on_threads(self, run: Pass, pixels: Tensor) -> Iterator[Tensor]:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._threads, initializer=_work_alone)
+        return self._pool.map(partial(_quietly, run), _groups(pixels))
+
+    def _on_gpu(self, run: Pass, pixels: Tensor) -> Iterator[Tensor]:
+        for batch in torch.split(pixels, self._batch):
+            moved = batch.to(self._device)
+            yield from [_quietly(run, group).cpu() for group in _groups(moved)]
+
+
+def _groups(pixels: Tensor) -> list[Tensor]:
+    return list(torch.split(pixels, GROUP)) if len(pixels) else []
+
+
+def _work_alone() -> None:
+    torch.set_num_threads(1)  # of this thread of Python's
+
+
+def _quietly(run: Pass, group: Tensor) -> Tensor:
+    with torch.inference_mode():  # which each thread has to say for itself
+        return run(group).float()
