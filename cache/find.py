@@ -63,8 +63,13 @@ def _look(path: Path) -> Found | None:
             changed = max((p.stat().st_mtime for p in (path / "records").iterdir()), default=0.0)
             changed = changed or path.stat().st_mtime
             return Found(work.out, "unfinished", tree_bytes(path), changed, work=work)
-    stored = any((path / name).exists() for name in (SAMPLES, "data.zarr", "data.h5"))
-    return _cache(path) if stored and (path / MANIFEST).is_file() else None
+    stored = any((path / name).exists() for name in ("data.zarr", "data.h5"))
+    if (path / MANIFEST).is_file():
+        return _cache(path) if stored or (path / SAMPLES).exists() else None
+    if not stored or path.name.startswith("."):  # a store that is being made, or was killed
+        return None
+    lost = f"{path} has no {MANIFEST}: nothing tells what it was."
+    return Found(path, "damaged", tree_bytes(path), path.stat().st_mtime, problem=lost)
 
 
 def _cache(path: Path) -> Found:

@@ -62,7 +62,10 @@ def info(path: CacheWhere, as_json: o.Json = False) -> None:
 def verify(
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="PATH|URL...", help="Caches, of crops or latents: folders, or URLs"),
+        typer.Argument(
+            metavar="PATH|URL...",
+            help="Caches, of crops or latents: folders, or URLs; or a folder with caches below it",
+        ),
     ],
     recompute: Annotated[
         int | None,
@@ -92,7 +95,7 @@ def verify(
     from pipeline.console import progress, say
 
     code, reports = 0, []
-    for named in paths:
+    for named in [one for given in paths for one in _below(given)]:
         path = redacted(named)
         try:
             report = _verified(named, progress)
@@ -113,6 +116,18 @@ def verify(
     if as_json:
         _print_json(reports)
     raise typer.Exit(code)
+
+
+def _below(given: str) -> list[str]:
+    """All caches below a folder that is none itself."""
+    from cache.find import find
+    from cache.schema import MANIFEST
+
+    path = Path(given)
+    if not path.is_dir() or (path / MANIFEST).exists():
+        return [given]
+    found = [str(cache.path) for cache in find(path) if cache.state in ("finished", "damaged")]
+    return found or [given]
 
 
 def _verified(named: str, progress: Any) -> Any:

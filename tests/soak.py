@@ -119,7 +119,7 @@ def left(folder: Path) -> dict[str, object]:
             assert not report.faults, report.faults
         elif path.name == "metrics.json":
             found[name] = without_costs(json.loads(path.read_text()))
-        elif path.name in ("predictions.csv", "accuracy_matrix.csv", "samples.jsonl"):
+        elif path.suffix in (".csv", ".jsonl", ".zip") and path.name != "log.jsonl":
             found[name] = path.read_bytes()
         else:
             found[name] = "file"
@@ -202,6 +202,19 @@ class Soak:
                     "--tasks", 5, "--iters", 40, "--seeds", "0,1", "--resume", "--out", d / "r",
                 ),
             )  # fmt: skip
+            yield Case(
+                f"repair {store}",
+                lambda d, other=other: (
+                    "cache", "repair", d / "l", "--from", inputs / f"latents-{other}"
+                ),
+                lambda d, store=store: _damaged(inputs / f"latents-{store}", d / "l"),
+            )  # fmt: skip
+            yield Case(
+                f"export {store}",
+                lambda d, store=store: (
+                    "cache", "export", inputs / f"latents-{store}", d / "l.zip", "--to", "zip"
+                ),
+            )  # fmt: skip
         for store in STORES:
             for shard in ("0/2", "1/2"):
                 self.must("extract", *digits, "--crops", shards / store / "c", *root, "--store",
@@ -257,6 +270,19 @@ class Soak:
                 name,
                 sorted(left(folder).keys() ^ case.whole.keys()),
             )
+
+
+def _damaged(cache: Path, copy: Path) -> None:
+    """A copy with one byte that is not as it was, among the latents."""
+    shutil.copytree(cache, copy)
+    (largest,) = sorted(copy.rglob("*"), key=lambda path: path.is_file() and path.stat().st_size)[
+        -1:
+    ]
+    with largest.open("r+b") as file:
+        file.seek(largest.stat().st_size // 2)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
 
 
 def _moment(folder: Path, before: int) -> str:

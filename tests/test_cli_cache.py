@@ -119,6 +119,24 @@ def test_verify_has_three_exit_codes(here: Run, tmp_path: Path, store: str) -> N
     assert "no such folder" in said[1]["error"]
 
 
+def test_verify_goes_through_a_folder_of_caches(here: Run, tmp_path: Path) -> None:
+    """Each of them by itself; one that has lost its manifest is not passed over."""
+    for name in ("a", "deep/b", "deep/c"):
+        make(tmp_path / name, "zarr")
+    said = _json(here("cache", "verify", tmp_path, "--json"))
+    assert [(Path(one["path"]).name, one["ok"]) for one in said] == [
+        ("a", True), ("b", True), ("c", True)
+    ]  # fmt: skip
+    (tmp_path / "deep" / "b" / "manifest.json").unlink()
+    said = _json(here("cache", "verify", tmp_path, "--json"), code=2)
+    assert [one["ok"] for one in said] == [True, False, True]
+    states = {
+        Path(one["path"]).name: one["state"]
+        for one in _json(here("cache", "ls", tmp_path, "--json"))
+    }
+    assert states == {"a": "finished", "b": "damaged", "c": "finished"}
+
+
 def test_verify_names_rows_and_shards(here: Run, tmp_path: Path) -> None:
     path = make(tmp_path / "c", "zarr")
     (path / "data.zarr" / "latents" / "c" / "1" / "0").write_bytes(b"x" * 100)
