@@ -71,6 +71,10 @@ def publish(
         CacheDamagedError: a part is not what was written.
         CacheExistsError: `out` is taken and `overwrite` is not set.
     """
+    done = None if overwrite else published(parts)
+    if done is not None:  # by another process, while this one still worked
+        _remove(parts.scratch)
+        return done
     refuse_taken(parts.out, parts.plan.kind, overwrite=overwrite)
     refuse_missing(parts)
     folder = parts.scratch / f"cache-{uuid.uuid4().hex[:8]}"  # another process may do the same
@@ -83,7 +87,7 @@ def publish(
         (parts.scratch / _PUBLISHED).touch()
         put_in_place(folder, parts.out, aside)
     except (OSError, CacheDamagedError):  # a part that is gone, perhaps
-        done = _published(parts)
+        done = published(parts)
         if done is not None:  # by another process, from the same parts
             return done
         if not parts.scratch.exists():
@@ -112,8 +116,8 @@ def _remove(scratch: Path) -> None:
         shutil.rmtree(gone, ignore_errors=True)
 
 
-def _published(parts: Parts) -> Manifest | None:
-    """What another process has put in the place of `out`, if it is what these parts make."""
+def published(parts: Parts) -> Manifest | None:
+    """What is in the place of `out`, if it is what these parts make."""
     try:
         found = read_manifest(parts.out)
     except Refused:

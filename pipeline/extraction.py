@@ -207,7 +207,8 @@ class _Run:
             made = make_latents(self.work, crops, self.parts, root, self.how)
             self._publish(made, started)
         except (CacheExistsError, CacheUnfinishedError):
-            if not finished_by_another(self.parts):
+            begun = [crops] if isinstance(crops, Parts) else []
+            if not finished_by_another(self.parts, *begun):
                 raise
             summaries.nothing_to_do(self.parts.out)
 

@@ -86,7 +86,7 @@ def measure(params: Params, *, device: str, download: bool) -> Rates:
     few = asked.model_copy(update={"limit": asked.limit or FEW})
     params = params.model_copy(update={"dataset": few})
     dataset = crop_room.read_dataset(params, download=download)
-    import_module(f"cache.{params.store}_store")  # nobody's time
+    import_module(f"cache.stores.{params.store}_store")  # nobody's time
     with _one_thread(), tempfile.TemporaryDirectory(prefix="lgr-pipe-plan-") as name:
         clock = _cpu()
         work = prepare(dataset, crop_room.crop_settings(params), _nothing)

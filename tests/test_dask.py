@@ -111,7 +111,7 @@ def test_two_coordinators_at_once(
     found = manifests(tmp_path)
     assert {n: m.content for n, m in found.items()} == {n: m.content for n, m in serial.items()}
     assert not scratch_folders(tmp_path / "latents")
-    assert not scratch_folders(tmp_path / "crops")
+    assert not scratch_folders(tmp_path / "crops"), sorted(tmp_path.rglob("*"))
 
 
 # --- whoever dies ------------------------------------------------------------------------

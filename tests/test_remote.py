@@ -162,7 +162,8 @@ def test_cut_web_connections(caches: dict[str, Path], store: str, ranges: bool) 
     assert large
     assert large <= set(again)
     whole, halves = (sum(len(data) // n for data in files.values()) for n in (1, 2))
-    assert whole < web.sent < whole + 0.9 * halves if ranges else web.sent == whole + halves
+    # What was on its way when a connection was cut is sent again: at worst all of it.
+    assert whole <= web.sent <= whole + halves if ranges else web.sent == whole + halves
 
 
 def test_every_answer_is_cut(caches: dict[str, Path], store: str) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from cache.errors import CacheExistsError, Refused
 from cache.parts import Parts
 from cache.schema import SPLITS, read_manifest
+from cache.writer import published
 from pipeline.cluster.client import Local, connected
 from pipeline.cluster.fitting import fitted
 from pipeline.cluster.tasks import Call, run_calls
@@ -264,13 +265,15 @@ class _Coordinator:
             self.made += record.made or 0
 
 
-def finished_by_another(parts: Parts, wait: float = _PATIENCE) -> bool:
-    """Another run has put the very same cache in its place, or does so now."""
+def finished_by_another(parts: Parts, *more: Parts, wait: float = _PATIENCE) -> bool:
+    """Another run has put the very same cache in its place, or does so now; then what this run
+    has begun of it, and of `more`, is deleted."""
     until = time.monotonic() + wait
-    while True:
-        with suppress(Refused):
-            if read_manifest(parts.out).fingerprint == parts.plan.fingerprint:
-                return True
+    while published(parts) is None:
         if time.monotonic() > until:
             return False
         time.sleep(0.2)
+    for begun in (parts, *more):
+        if published(begun) is not None:
+            begun.discard()
+    return True
