@@ -18,13 +18,18 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal, get_args
 
 from cache.errors import CacheExistsError, CacheUnfinishedError
 from cache.files import put_in_place, sync
 
+Word = Literal["convert", "export", "import", "repair"]
+WORDS: tuple[str, ...] = get_args(Word)
+"""What is made in such a folder; whoever looks for leftovers knows them by it."""
+
 
 @contextmanager
-def scratch(out: Path, word: str) -> Iterator[Path]:
+def scratch(out: Path, word: Word) -> Iterator[Path]:
     """A locked folder `.NAME.<word>-<random>` next to `out`, gone at the end.
 
     Raises:
@@ -34,37 +39,50 @@ def scratch(out: Path, word: str) -> Iterator[Path]:
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = _beside(out, word)
     folder.mkdir()
-    handle = os.open(folder, os.O_RDONLY)
+    taken = CacheUnfinishedError(f"Another run makes {out} too: run the command again.")
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        raise taken from None
     try:
         with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            fcntl.flock(handle, fcntl.LOCK_EX)  # waits for whoever is deleting it
         if not folder.exists():
-            raise CacheUnfinishedError(f"Another run makes {out} too: run the command again.")
+            raise taken
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # nothing, where it was renamed
         os.close(handle)
 
 
-def tidy(out: Path, word: str) -> None:
+def tidy(out: Path, word: Word) -> None:
     """Delete the folders that killed runs have left."""
     for path in _named(out, word):
-        if not locked(path, unsure=True):
-            shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError), held(path, unsure=False) as free:
+            if free:
+                shutil.rmtree(path, ignore_errors=True)
 
 
-def locked(folder: Path, *, unsure: bool) -> bool:
-    """A process is at work in it; `unsure` where the file system has no locks."""
+@contextmanager
+def held(folder: Path, *, unsure: bool) -> Iterator[bool]:
+    """True: nobody is at work in it, nor begins to before this ends; `unsure` where the file
+    system has no locks.
+
+    Raises:
+        OSError: there is no such folder, or it is a link.
+    """
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return unsure
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except BlockingIOError:
+            free = False
+        except OSError:
+            free = unsure
+        yield free
     finally:
         os.close(handle)
-    return False
 
 
 def put(made: Path, out: Path, *, overwrite: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -84,6 +85,16 @@ def put_in_place(new: Path, out: Path, aside: Path | None) -> None:
     sync(out.parent)
     if aside is not None and moved:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def refuse_full_disk(folder: Path, needed: int) -> None:
+    """HDF5 does not survive a disk that fills up while a file is open.
+
+    Raises:
+        OSError: fewer than `needed` bytes are free where `folder` is.
+    """
+    if shutil.disk_usage(folder).free < needed:
+        raise OSError(errno.ENOSPC, f"No room for {needed / 1e6:.0f} MB", str(folder))
 
 
 def tree_bytes(path: Place) -> int:

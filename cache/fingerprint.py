@@ -26,6 +26,12 @@ def canonical_json(settings: Settings) -> str:
     )
 
 
+def nested(settings: Settings, key: str) -> Settings:
+    """What is nested in a stranger's settings under `key`; empty where there are no settings."""
+    found = settings.get(key)
+    return found if isinstance(found, dict) else {}
+
+
 def fingerprint(settings: Settings) -> str:
     """`blake2b:` and 40 hexadecimal digits."""
     digest = hashlib.blake2b(canonical_json(settings).encode(), digest_size=20)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-import psutil  # type: ignore[import-untyped]
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 
 from cache.errors import Refused
@@ -81,17 +80,6 @@ def _first(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "extra_forbidden":
         what = "there are fields in it that nobody has asked for"
     return f"{field}: {what}" if field in model.model_fields else what
-
-
-def refuse_more_than_free(size: int, what: str) -> None:
-    """Raise Refused where `size` bytes are more than the machine can give: systems promise more
-    memory than they have, and then kill."""
-    free = int(psutil.virtual_memory().available + psutil.swap_memory().free)
-    if size > free:
-        raise Refused(
-            f"{what} would take {size / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free: "
-            "use a machine with more."
-        )
 
 
 _NAMES = ("id", "label", "subject", "split", "status")

@@ -132,8 +132,13 @@ class Parts:
         return islice(iter_lines(self.scratch / SAMPLES), self.plan.rows + 1)
 
     def _of_another_version(self) -> bool:
-        """There is a plan, and this version did not write it: its records say nothing."""
-        return (self.scratch / PLAN).exists() and read_plan(self.scratch) is None
+        """There is a plan that can be read, and this version did not write it: its records say
+        nothing."""
+        try:
+            raw = read_plain(self.scratch / PLAN, MANIFEST_LIMIT)
+        except CacheDamagedError:  # none, or a disk that fails: no reason to throw work away
+            return False
+        return _parsed(raw) is None
 
     def todo(self, units: Iterable[int]) -> list[int]:
         if self._of_another_version():
@@ -224,7 +229,8 @@ class Parts:
             raise self.damaged(unit, str(error)) from None
 
     def damaged(self, unit: int, what: str) -> CacheDamagedError:
-        """To be raised for a record whose note cannot be."""
+        """The error for a unit whose note is readable JSON but none that its maker writes: `what`
+        is wrong with it, and which folder to delete."""
         return CacheDamagedError(
             f"The note in {self._record_path(unit)} is not what was written ({what}). "
             f"Delete {self.scratch} and run the command again."
@@ -256,17 +262,22 @@ def read_plan(scratch: Path) -> Plan | None:
     """None: there is none, it is damaged, of another version, or belongs to another folder."""
     path = scratch / PLAN
     try:
-        plan = (
-            None
-            if path.is_symlink()
-            else validated(Plan, parse_json(read_plain(path, MANIFEST_LIMIT)))
-        )
-    except (CacheDamagedError, ValueError):
+        plan = None if path.is_symlink() else _parsed(read_plain(path, MANIFEST_LIMIT))
+    except CacheDamagedError:
         return None
-    if plan is None or plan.store not in STORES:
+    if plan is None:
         return None
     key = scratch_folder(Path("x"), plan.fingerprint, plan.unit_rows).name.removeprefix(".x")
     return plan if scratch.name.endswith(key) else None
+
+
+def _parsed(raw: bytes) -> Plan | None:
+    """None: damaged, or of another version."""
+    try:
+        plan = validated(Plan, parse_json(raw))
+    except ValueError:
+        return None
+    return plan if plan.store in STORES else None
 
 
 def recorded(scratch: Path) -> set[int]:

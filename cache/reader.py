@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from cache.digest import column_digest, file_digest, row_digests
-from cache.errors import CacheDamagedError, CacheMismatchError
+from cache.errors import CacheDamagedError, CacheMismatchError, damage_in
 from cache.fingerprint import Settings, differences, fingerprint
-from cache.limits import refuse_more_than_free
+from cache.memory import refuse_more_than_free
 from cache.schema import (
     SAMPLES,
     SPLITS,
@@ -32,13 +32,17 @@ class Cache:
         """Raises CacheMissingError, CacheUnfinishedError or CacheDamagedError."""
         self.path = path
         self.manifest: Manifest = read_manifest(path)
-        refuse_rows_without_lines(self.manifest, path)
-        self._store = store_reader(self.manifest.store, path)
+        with damage_in(path):
+            refuse_rows_without_lines(self.manifest, path)
+            self._store = store_reader(self.manifest.store, path)
+            self._refuse_other_columns()
+
+    def _refuse_other_columns(self) -> None:
         for name, column in self.manifest.columns.items():
             found = self._store.describe(name)
             if found != (column.dtype, column.shape):
                 raise CacheDamagedError(
-                    f"{path}: column {name} is {found[0]} {found[1]} on disk, "
+                    f"{self.path}: column {name} is {found[0]} {found[1]} on disk, "
                     f"{column.dtype} {column.shape} in the manifest."
                 )
 
@@ -61,6 +65,10 @@ class Cache:
 
     def side(self, column: str) -> Array:
         """A whole side column, checked against the manifest."""
+        with damage_in(self.path):
+            return self._side(column)
+
+    def _side(self, column: str) -> Array:
         declared = self.manifest.columns.get(column)
         if declared is None:
             raise CacheDamagedError(f"{self.path} has no column {column}.")
@@ -89,6 +97,10 @@ class Cache:
 
     def bulk_rows(self, start: int, stop: int) -> Array:
         """Crops or latents start..stop-1 as stored, every row checked."""
+        with damage_in(self.path):
+            return self._bulk_rows(start, stop)
+
+    def _bulk_rows(self, start: int, stop: int) -> Array:
         rows = self._store.read(self.manifest.bulk, start, stop)
         wrong = (row_digests(rows) != self._digests()[start:stop]).any(axis=1)
         if wrong.any():
@@ -110,6 +122,10 @@ class Cache:
         Raises:
             CacheDamagedError: either is another, or a line cannot be read.
         """
+        with damage_in(self.path):
+            yield from self._lines()
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
         path = self.path / SAMPLES
         if not path.is_file() or file_digest(path) != self.manifest.samples_digest:
             raise CacheDamagedError(f"{path} is missing or does not have its digest.")

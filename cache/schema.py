@@ -29,8 +29,8 @@ from pydantic import (
 )
 
 from cache.digest import DIGEST_BYTES, text_digest
-from cache.errors import CacheDamagedError, CacheMissingError, CacheUnfinishedError
-from cache.fingerprint import canonical_json, fingerprint, short
+from cache.errors import CacheDamagedError, CacheMissingError, CacheUnfinishedError, damage_in
+from cache.fingerprint import Settings, canonical_json, fingerprint, short
 from cache.limits import (
     ClassNames,
     Count,
@@ -103,6 +103,11 @@ class Column(BaseModel):
     dtype: Dtype
     shape: tuple[Length, ...] = Field(min_length=1, max_length=5)
     digest: Digest
+
+    @property
+    def nbytes(self) -> int:
+        """Of all values, as if nothing was compressed."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 def column(dtype: str, shape: tuple[int, ...], digest: str) -> Column:
@@ -195,8 +200,26 @@ class Manifest(BaseModel):
         return text_digest(canonical_json(self.model_dump(mode="json", exclude={"digest"})))
 
     @property
+    def shards(self) -> int:
+        """Of the bulk column; the last may have fewer rows."""
+        return -(-self.rows // self.shard_rows)
+
+    @property
     def intact(self) -> bool:
         return self.digest == self._own_digest()
+
+
+def attributes(
+    fingerprint: str, settings: Settings, classes: tuple[str, ...], info: Info
+) -> dict[str, str]:
+    """What a store says of itself to whoever opens it without lgr-pipe: JSON under one name."""
+    about = {
+        "fingerprint": fingerprint,
+        "settings": settings,
+        "classes": classes,
+        "info": info.model_dump(mode="json", exclude={"calibration", "crops"}),
+    }
+    return {"lgr_pipe": json.dumps(about)}
 
 
 def content_digest(columns: dict[str, Column]) -> str:
@@ -228,13 +251,14 @@ def read_manifest(folder: Place) -> Manifest:
             f"{folder} holds no {MANIFEST}, so it is no finished cache. "
             "Run the crop or extract command that makes it again."
         )
-    try:
-        manifest = validated(Manifest, parse_json(read_plain(path, MANIFEST_LIMIT)))
-        _check_consistency(manifest, path)
-    except ValueError as error:
-        raise CacheDamagedError(
-            f"{path} is not a manifest of schema {SCHEMA}: {printable(error)}"
-        ) from None
+    with damage_in(folder):
+        try:
+            manifest = validated(Manifest, parse_json(read_plain(path, MANIFEST_LIMIT)))
+            _check_consistency(manifest, path)
+        except ValueError as error:
+            raise CacheDamagedError(
+                f"{path} is not a manifest of schema {SCHEMA}: {printable(error)}"
+            ) from None
     return manifest
 
 

@@ -7,8 +7,6 @@ rename, and a run that finds them all makes the cache again from them.
 from __future__ import annotations
 
 import contextlib
-import errno
-import json
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
@@ -20,7 +18,7 @@ import numpy as np
 
 from cache.digest import DIGEST_BYTES, column_digest, file_digest, row_digests
 from cache.errors import CacheDamagedError, CacheExistsError, CacheUnfinishedError, Refused
-from cache.files import put_in_place, sync_tree, write_json, write_json_lines
+from cache.files import put_in_place, refuse_full_disk, sync_tree, write_json, write_json_lines
 from cache.fingerprint import Settings, differences
 from cache.listing import write_provenance
 from cache.parts import PLAN, Parts
@@ -31,6 +29,7 @@ from cache.schema import (
     Info,
     Kind,
     Manifest,
+    attributes,
     column,
     content_digest,
     read_manifest,
@@ -77,6 +76,7 @@ def publish(
         return done
     refuse_taken(parts.out, parts.plan.kind, overwrite=overwrite)
     refuse_missing(parts)
+    before = _identity(parts.out)
     folder = parts.scratch / f"cache-{uuid.uuid4().hex[:8]}"  # another process may do the same
     aside = _beside(parts.scratch, "replaced") if overwrite else None
     try:
@@ -88,19 +88,31 @@ def publish(
         put_in_place(folder, parts.out, aside)
     except (OSError, CacheDamagedError):  # a part that is gone, perhaps
         done = published(parts)
-        if done is not None:  # by another process, from the same parts
-            return done
+        if done is not None and _identity(parts.out) != before:
+            return done  # of another process, from the same parts
         if not parts.scratch.exists():
             raise parts.overtaken() from None
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # nothing, unless it was not put in place
-        with contextlib.suppress(OSError):  # nothing else where a store made it again for itself
+        # Where another process has finished and deleted the scratch folder meanwhile, writing the
+        # store has made it again, with nothing of ours in it.
+        with contextlib.suppress(OSError):
             if not (parts.scratch / PLAN).exists():
                 (parts.scratch / _PUBLISHED).unlink(missing_ok=True)
             parts.scratch.rmdir()
     _remove(parts.scratch)
+    clear_leftovers(parts.out, parts.plan.fingerprint)
     return manifest
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Which folder it is, whatever it is called; None: there is none."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _beside(scratch: Path, word: str) -> Path:
@@ -126,11 +138,9 @@ def published(parts: Parts) -> Manifest | None:
 
 
 def _refuse_full_disk(parts: Parts) -> None:
-    """HDF5 does not survive a disk that fills up while a file is open."""
     plan = parts.plan
-    needed = plan.rows * int(np.prod(plan.row_shape)) * np.dtype(plan.dtype).itemsize
-    if shutil.disk_usage(parts.scratch).free < needed:
-        raise OSError(errno.ENOSPC, f"No room for {needed / 1e6:.0f} MB", str(parts.scratch))
+    row_bytes = int(np.prod(plan.row_shape)) * np.dtype(plan.dtype).itemsize
+    refuse_full_disk(parts.scratch, plan.rows * row_bytes)
 
 
 def refuse_missing(parts: Parts) -> None:
@@ -165,13 +175,8 @@ def _assemble(
     side = {**content.side, "digest": digests}
     columns = {name: column(v.dtype.name, v.shape, column_digest(v)) for name, v in side.items()}
     columns[bulk.name] = column(bulk.dtype, bulk.shape, columns["digest"].digest)
-    about = {
-        "fingerprint": plan.fingerprint,
-        "settings": plan.settings,
-        "classes": content.classes,
-        "info": content.info.model_dump(mode="json", exclude={"calibration", "crops"}),
-    }
-    writer.finish(side, {"lgr_pipe": json.dumps(about)})
+    said = attributes(plan.fingerprint, plan.settings, content.classes, content.info)
+    writer.finish(side, said)
     write_json_lines(folder / SAMPLES, content.samples)
     write_provenance(folder, content.provenance)
     manifest = _manifest(parts, content, store, bulk, columns, file_digest(folder / SAMPLES))

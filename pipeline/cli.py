@@ -88,14 +88,21 @@ def train(
         int | None, setting(TrainParams, "early_stopping", "--early-stopping")
     ] = None,
     period: Annotated[float | None, setting(TrainParams, "period", "--period")] = None,
-    backbone: Annotated[str | None, typer.Option(help="Refuse a cache of another backbone")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Refuse a cache of another data set")] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="Refuse a cache of another backbone; in --cache-root, choose by it"),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="Refuse a cache of another data set; in --cache-root, choose by it"),
+    ] = None,
     crops: o.CropCache = None,
     weights: Annotated[
         str | None,
         typer.Option(
-            help="Weights of the root: a FILE, or a name; refuse a cache of others. nr, dgr and "
-            "dgr+d need it where the cache's root came from a file"
+            help="Weights of the root: a FILE, or a name; refuse a cache of others; in "
+            "--cache-root, choose by them. nr, dgr and dgr+d need it where the cache's root came "
+            "from a file"
         ),
     ] = None,
     tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard's logs")] = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ from cache.errors import Refused
 from pipeline import cli_cache_mend as mend
 from pipeline import cli_cache_share as share
 from pipeline import options as o
+from pipeline.console import print_json
 
 cache_app = typer.Typer(
     help=(
@@ -33,10 +33,6 @@ CacheWhere = Annotated[
 ]
 
 
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=1, allow_nan=False))  # ASCII: no terminal is commanded
-
-
 @cache_app.command("info")
 def info(path: CacheWhere, as_json: o.Json = False) -> None:
     """Say what a cache holds, where it comes from, and who can make it again from what.
@@ -53,7 +49,7 @@ def info(path: CacheWhere, as_json: o.Json = False) -> None:
 
     said = cache_info.about(place(locate(path)))
     if as_json:
-        _print_json(said)
+        print_json(said)
         return
     typer.echo(cache_info.text(said))
 
@@ -85,7 +81,8 @@ def verify(
 
     --recompute tells what no digest can, a cache made of the wrong crops or with the wrong
     weights: K rows are made again, latents from --crops (float32 within 1e-5, as much of their
-    size above 1), crops from the images in --root (equal).
+    size above 1; float16 half a unit in its last place more; of a calibrated random root more where
+    it hardly varies, up to 0.01), crops from the images in --root (equal).
 
     Exit code 0: whole; 1: faults; 2: one of them is no finished cache, or may not be read.
     """
@@ -114,7 +111,7 @@ def verify(
         if not as_json:
             typer.echo(cache_text.verify_text(report))
     if as_json:
-        _print_json(reports)
+        print_json(reports)
     raise typer.Exit(code)
 
 
@@ -184,7 +181,7 @@ def diff(
     with progress("diff", read_manifest(a).rows, "rows") as tick:
         found = compare(a, b, tick)
     if as_json:
-        _print_json({"a": str(a), "b": str(b), **asdict(found)})
+        print_json({"a": str(a), "b": str(b), **asdict(found)})
     else:
         typer.echo(diff_text(a, b, found))
     raise typer.Exit(0 if found.same_content else 1)
@@ -209,10 +206,10 @@ def ls(
     from pipeline.caches.text import found_json, found_lines
     from pipeline.console import say
 
-    roots = o.folders_of_caches(root)
+    roots = o.folders_of_caches(root, shared=True)
     found = [cache for place in roots for cache in find(place)]
     if as_json:
-        _print_json([found_json(cache) for cache in found])
+        print_json([found_json(cache) for cache in found])
     elif found:
         typer.echo("\n".join(found_lines(found)))
     else:
@@ -254,13 +251,12 @@ def convert(
         raise Refused(f"--store must be {' or '.join(STORES)}, got {store!r}.")
     there = place(locate(source))
     before = read_manifest(there)
-    shards = -(-before.rows // before.shard_rows)
     made = datetime.now(UTC).isoformat(timespec="seconds")
-    with progress("convert", 2 * shards, "shards") as tick:
+    with progress("convert", 2 * before.shards, "shards") as tick:
         new = write(there, out, store, overwrite=overwrite, made=made, tick=tick)
     if as_json:
-        _print_json({"path": str(out), "store": store, "rows": before.rows,
-                     "content": before.content, "made": new is not None})  # fmt: skip
+        print_json({"path": str(out), "store": store, "rows": before.rows,
+                    "content": before.content, "made": new is not None})  # fmt: skip
     elif new is None:
         say(f"{out} is there already, with the content of {there}: nothing to do.")
     else:
@@ -287,7 +283,7 @@ def samples(
     from stages.extract.faces import Status
 
     with Cache(path) as cache:
-        manifest, rows = cache.manifest, cache.samples()
+        manifest, rows = cache.manifest, cache.lines()
     choices = {
         "status": (status, tuple(s.name.lower() for s in Status)),
         "split": (split, SPLITS),
@@ -297,13 +293,13 @@ def samples(
         if wanted is not None and wanted not in known:
             listed = ", ".join(map(printable, known))
             raise Refused(f"--{field} must be one of {listed}, got {wanted!r}.")
-        rows = [row for row in rows if wanted in (None, row.get(field))]
     if manifest.kind == "latents" and status in ("failed", "dropped"):
         raise Refused(f"{path} holds latents: what has none is listed in its crop cache.")
+    kept = (r for r in rows if all(w in (None, r.get(f)) for f, (w, _) in choices.items()))
     if as_json:
-        _print_json(rows)
+        print_json(list(kept))
         return
-    for row in rows:
+    for row in kept:
         shown = ("row", "id", "label", "subject", "split", "status", "reason")
         typer.echo("\t".join(printable(row.get(key, "")) for key in shown))
 

@@ -3,13 +3,13 @@ where rows come from."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pipeline import options as o
+from pipeline.console import print_json
 
 Crops = Annotated[
     Path | None,
@@ -61,6 +61,6 @@ def repair(
 
     redone = mend(path, Given(crops, root, weights), other)
     if as_json:
-        typer.echo(json.dumps(repair_json(path, redone), indent=1))
+        print_json(repair_json(path, redone))
     else:
         typer.echo(repair_text(path, redone))

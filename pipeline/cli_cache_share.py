@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from cache.errors import Refused
 from pipeline import options as o
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=1, allow_nan=False))  # ASCII: no terminal is commanded
+from pipeline.console import print_json
 
 
 def export(
@@ -65,9 +61,9 @@ def export(
         made = write(source, out, to, crops=crops, names=names, overwrite=overwrite, tick=tick)
     size = tree_bytes(out) if out.is_dir() else out.stat().st_size
     if as_json:
-        _print_json({"path": str(out), "to": to, "kind": manifest.kind, "rows": manifest.rows,
-                     "names": names, "fingerprint": manifest.fingerprint,
-                     "content": manifest.content, "bytes": size, "made": made})  # fmt: skip
+        print_json({"path": str(out), "to": to, "kind": manifest.kind, "rows": manifest.rows,
+                    "names": names, "fingerprint": manifest.fingerprint,
+                    "content": manifest.content, "bytes": size, "made": made})  # fmt: skip
     elif made:
         say(f"{out} holds the {manifest.rows:,} {manifest.kind} of {source}, {bytes_text(size)}.")
         if names:
@@ -103,9 +99,9 @@ def import_(
     with bars() as shown:
         manifest, made = unzip(file, out, overwrite=overwrite, bar=shown.add)
     if as_json:
-        _print_json({"path": str(out), "kind": manifest.kind, "store": manifest.store,
-                     "rows": manifest.rows, "fingerprint": manifest.fingerprint,
-                     "content": manifest.content, "made": made})  # fmt: skip
+        print_json({"path": str(out), "kind": manifest.kind, "store": manifest.store,
+                    "rows": manifest.rows, "fingerprint": manifest.fingerprint,
+                    "content": manifest.content, "made": made})  # fmt: skip
     elif made:
         say(f"{out} holds {manifest.rows:,} {manifest.kind}, verified; {manifest.fingerprint}.")
     else:
@@ -116,7 +112,9 @@ def gc(
     root: Annotated[
         Path | None,
         typer.Argument(
-            metavar="ROOT", help="Folder to look through", show_default=o.FOLDERS_OF_CACHES
+            metavar="ROOT",
+            help="Folder to look through; a cache root that others share only if it is named",
+            show_default=o.LOCAL_FOLDERS,
         ),
     ] = None,
     dry_run: Annotated[
@@ -147,15 +145,15 @@ def gc(
 
     if math.isnan(older_than):  # would be older than nothing, and so take everything
         raise Refused("--older-than must be a number of days, got nan.")
-    roots = o.folders_of_caches(root)
+    roots = o.folders_of_caches(root, shared=False)
     seconds = older_than * 86400
     found = [verdict for place in roots for verdict in collect(place, seconds)]
     going = [verdict for verdict in found if verdict.goes]
     failed = {} if dry_run else {v.path: why for v in going if (why := remove(v, seconds))}
     freed = sum(verdict.bytes for verdict in going if verdict.path not in failed)
     if as_json:
-        _print_json({"dry_run": dry_run, "freed": freed,
-                     "found": [verdict_json(v, failed.get(v.path)) for v in found]})  # fmt: skip
+        print_json({"dry_run": dry_run, "freed": freed,
+                    "found": [verdict_json(v, failed.get(v.path)) for v in found]})  # fmt: skip
     else:
         if found:
             typer.echo("\n".join(verdict_lines(found, failed, dry_run=dry_run)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ from pydantic import BaseModel
 
 from cache.errors import Refused
 from pipeline import options as o
+from pipeline.console import print_json
 from pipeline.how import How, cores, parse_executor, parse_shard
 from pipeline.params import (
     CropParams,
@@ -62,14 +62,25 @@ def _named(out: Path | None) -> Path:
     return out
 
 
-def _planned(settings: Params, images: str, how: How, gpu_tflops: float, *, as_json: bool) -> str:
+def _print_plan(
+    settings: Params, images: str | None, how: How, gpu_tflops: float | None, *, as_json: bool
+) -> None:
     """What extract would take, as a table or as JSON."""
     from pipeline import extraction_plan, plan_text
 
-    found = extraction_plan.make_plan(
-        settings, extraction_plan.parse_images(images), how, gpu_tflops
-    )
-    return json.dumps(asdict(found), indent=1) if as_json else plan_text.text(found)
+    numbers = extraction_plan.parse_images(o.PLAN_IMAGES if images is None else images)
+    found = extraction_plan.make_plan(settings, numbers, how, gpu_tflops or o.GPU_TFLOPS)
+    if as_json:
+        print_json(asdict(found))
+    else:
+        typer.echo(plan_text.text(found))
+
+
+def _refuse_without_plan(**given: object) -> None:
+    """`given`: options that say how to plan; None or False: not given."""
+    for name, value in given.items():
+        if value is not None and value is not False:
+            raise Refused(f"--{name.replace('_', '-')} goes with --plan: add --plan, or drop it.")
 
 
 def _print_path(made: Path, cache_root: Path | None, shard: str | None) -> None:
@@ -185,9 +196,9 @@ def extract(
     show_config: o.ShowConfig = False,
     overwrite: o.Overwrite = False,
     plan: o.Plan = False,
-    plan_images: o.PlanImages = "1e5,1e7,1e9",
-    gpu_tflops: o.GpuTflops = 10,
-    as_json: o.Json = False,
+    plan_images: o.PlanImages = None,
+    gpu_tflops: o.GpuTflops = None,
+    as_json: o.PlanJson = False,
 ) -> None:
     """Run a frozen backbone once over the crops: crop cache -> latent cache.
 
@@ -215,8 +226,9 @@ def extract(
             shard=parse_shard(shard),
             download=download,
         )
-        typer.echo(_planned(settings, plan_images, how, gpu_tflops, as_json=as_json))
+        _print_plan(settings, plan_images, how, gpu_tflops, as_json=as_json)
         return
+    _refuse_without_plan(plan_images=plan_images, gpu_tflops=gpu_tflops, json=as_json)
     shared = None if cache_root is None else Root(cache_root)
     if _finalizing(action):
         extraction.finalize(settings, crops, _named(out), store, shared, overwrite=overwrite)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -107,6 +109,11 @@ def say(text: str) -> None:
     _err.print(shown, markup=False, soft_wrap=True)
 
 
+def print_json(value: Any) -> None:
+    """The result, for machines: on stdout, in ASCII, so that no terminal is commanded."""
+    typer.echo(json.dumps(value, indent=1, allow_nan=False))
+
+
 def summary(title: str, rows: dict[str, object]) -> None:
     """A title and aligned `name  value` lines."""
     width = max(len(name) for name in rows)
@@ -127,10 +134,12 @@ class Guarded(TyperGroup):
             return super().invoke(ctx)
         except Refused as error:
             say(f"Error: {error}")
-            if isinstance(error, CacheDamagedError):
+            if isinstance(error, CacheDamagedError) and error.cache is not None:
+                cache = shlex.quote(str(error.cache))
                 say(
-                    "Fetch the cache again from where it came, or make it again: "
-                    "the same crop or extract command with --overwrite."
+                    f"lgr-pipe cache verify {cache} tells all that is damaged, lgr-pipe cache "
+                    f"repair {cache} makes only that again. Or fetch the cache again from where it "
+                    "came, or make it again: the same crop or extract command with --overwrite."
                 )
             raise typer.Exit(2) from None
         except KeyboardInterrupt:

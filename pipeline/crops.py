@@ -121,7 +121,7 @@ def _make_on_dask(work: CropWork, store: str, parts: Parts, how: How, started: f
         made = make_crops(work, parts, how)
         manifest = publish_crops(parts, store=store, overwrite=how.overwrite, started=started)
     except (CacheExistsError, CacheUnfinishedError):
-        if not finished_by_another(parts):
+        if how.overwrite or not finished_by_another(parts):
             raise
         summaries.nothing_to_do(parts.out)
         return
@@ -152,10 +152,9 @@ def _refuse_other_changes(work: CropWork, old: Cache) -> None:
     wanted, found = dict(work.fingerprinted), dict(old.manifest.settings)
     wanted["dataset"] = found["dataset"] = ""
     lines = differences(wanted, found)
-    table = old.samples()
-    if len(table) != work.dataset.size:
-        lines.append(f"images: {work.dataset.size} now, {len(table)} in the cache")
-    for row, sample, digest in zip(table, work.dataset.samples, work.digests, strict=False):
+    if old.manifest.rows != work.dataset.size:
+        lines.append(f"images: {work.dataset.size} now, {old.manifest.rows} in the cache")
+    for row, sample, digest in zip(old.lines(), work.dataset.samples, work.digests, strict=False):
         now = (sample.id, sample.label, sample.subject, sample.split)
         was = (row["id"], row["label"], row["subject"], row["split"])
         if now != was or (row["status"] != "failed" and row["file"] != digest):

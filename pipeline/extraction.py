@@ -208,7 +208,7 @@ class _Run:
             self._publish(made, started)
         except (CacheExistsError, CacheUnfinishedError):
             begun = [crops] if isinstance(crops, Parts) else []
-            if not finished_by_another(self.parts, *begun):
+            if self.overwrite or not finished_by_another(self.parts, *begun):
                 raise
             summaries.nothing_to_do(self.parts.out)
 

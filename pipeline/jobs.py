@@ -28,7 +28,6 @@ _MARGIN = 1.2
 """The next job may need more than the largest so far: by this factor."""
 _TAIL = 4096
 """Bytes of a log that are read for a job's last words."""
-_CGROUPS = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -70,36 +69,6 @@ class Memory:
         """`running`: bytes that the jobs have now.  What they will still take is not free."""
         promised = sum(max(0, self.need - taken) for taken in running)
         return self._available() - promised >= self.need
-
-
-def available_memory() -> int:
-    """Bytes that may still be taken: of the machine, and of this process's cgroups (v2)."""
-    machine = int(psutil.virtual_memory().available)
-    return min([machine, *_cgroup_rooms(_own_cgroup(), _CGROUPS)])
-
-
-def _own_cgroup() -> str:
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return "/"
-    return next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "/")
-
-
-def _cgroup_rooms(own: str, root: Path) -> Iterator[int]:
-    """Limit less use of each cgroup from `own` up; files that are cached can be given up."""
-    folder = root / own.strip("/")
-    for level in [folder, *folder.parents]:
-        if level != root and root not in level.parents:
-            return
-        try:
-            limit = int((level / "memory.max").read_text())  # "max": no limit
-            used = int((level / "memory.current").read_text())
-            lines = (level / "memory.stat").read_text().splitlines()
-            stat = dict(line.split() for line in lines)
-            yield max(0, limit - used + int(stat.get("inactive_file", 0)))
-        except (OSError, ValueError):
-            continue
 
 
 def end_with_parent() -> None:

@@ -156,19 +156,28 @@ Plan = Annotated[
         "extracting --limit images (256 if it is left out) in a temporary folder",
     ),
 ]
+PLAN_IMAGES, GPU_TFLOPS = "1e5,1e7,1e9", 10.0
+"""What --plan takes where nothing is said."""
 PlanImages = Annotated[
-    str,
-    typer.Option("--plan-images", metavar="N,N,...", help="With --plan: numbers of images"),
+    str | None,
+    typer.Option(
+        "--plan-images",
+        metavar="N,N,...",
+        help="With --plan: numbers of images",
+        show_default=PLAN_IMAGES,
+    ),
 ]
 GpuTflops = Annotated[
-    float,
+    float | None,
     typer.Option(
         "--gpu-tflops",
         min=0.01,
         help="With --plan, where there is no GPU to measure: 1e12 operations a second that one "
         "would do in practice",
+        show_default=f"{GPU_TFLOPS:g}",
     ),
 ]
+PlanJson = Annotated[bool, typer.Option("--json", help="With --plan: the plan as JSON on stdout")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU where there is one")]
 Threads = Annotated[
     int | None,
@@ -187,12 +196,13 @@ CacheRoot = Annotated[
         "used, what is made is put there",
     ),
 ]
+LOCAL_FOLDERS = "data and caches, or ."
 FOLDERS_OF_CACHES = f"data, caches and ${CACHE_ROOT_VARIABLE}, or ."
 
 
-def folders_of_caches(named: Path | None) -> list[Path]:
-    """Where caches are looked for: in `named`; or else in data, in caches and in the cache root
-    of the environment, as far as they are there; or else here.
+def folders_of_caches(named: Path | None, *, shared: bool) -> list[Path]:
+    """Where caches are looked for: in `named`; or else in data, in caches and, if `shared`, in the
+    cache root of the environment, as far as they are there; or else here.
 
     Raises:
         Refused: no such folder.
@@ -202,6 +212,8 @@ def folders_of_caches(named: Path | None) -> list[Path]:
             raise Refused(f"There is no folder {named} to look through.")
         return [named]
     found = [Path(name) for name in ("data", "caches") if Path(name).is_dir()]
+    if not shared:
+        return found or [Path()]
     root = Path(os.environ.get(CACHE_ROOT_VARIABLE) or "data")
     inside = any(root.resolve().is_relative_to(folder.resolve()) for folder in found)
     return found + ([root] if root.is_dir() and not inside else []) or [Path()]

@@ -30,19 +30,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cache.errors import CacheExistsError, Refused
 from cache.files import write_json, write_text
 from cache.fingerprint import differences, short
+from cache.memory import available_memory
 from cache.schema import Manifest, read_manifest
 from pipeline.console import bars, say
 from pipeline.grid import Planned, Settings
 from pipeline.how import Dask, cores
-from pipeline.jobs import (
-    Ended,
-    Job,
-    Memory,
-    available_memory,
-    interruptible,
-    last_words,
-    run_jobs,
-)
+from pipeline.jobs import Ended, Job, Memory, interruptible, last_words, run_jobs
 from pipeline.run_files import CHECKPOINTS
 from stages.report import sweep as report
 from stages.report.runs import METRICS

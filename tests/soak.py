@@ -98,7 +98,7 @@ class Case:
     name: str
     words: Callable[[Path], Words]
     """The command, of the folder where it is to work."""
-    before: Callable[[Path], None] = lambda _: None
+    before: Callable[[Path], object] = lambda _: None
     """What the folder must hold at the start."""
     whole: dict[str, object] = field(default_factory=dict)
     """What an undisturbed run leaves: see `left`."""
@@ -187,6 +187,13 @@ class Soak:
             yield Case(
                 f"extract with crops {store}",
                 lambda d, at=at: ("extract", *digits, "--crops", d / "c", *root, *at, d / "l"),
+            )
+            yield Case(
+                f"crop again {store}",
+                lambda d, at=at: ("crop", *digits, *at, d / "c", "--overwrite"),
+                lambda d, store=store: self.must(
+                    "crop", *digits, "--store", store, "--out", d / "c"
+                ),
             )
             other = STORES[1 - STORES.index(store)]
             yield Case(

@@ -284,6 +284,25 @@ def test_gc_says_and_does(tmp_path: Path, here: Run, monkeypatch: pytest.MonkeyP
         assert here("cache", "gc", "--older-than", days).returncode == 2
 
 
+def test_a_shared_root_must_be_named(
+    tmp_path: Path, here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies there may be the work of somebody else; to list it does no harm."""
+    root, project = tmp_path / "root", tmp_path / "project"
+    project.mkdir()
+    scratch = _work(root)
+    monkeypatch.setenv("LGR_PIPE_CACHE_ROOT", str(root))
+    monkeypatch.chdir(project)
+    for folder in (".", "caches"):
+        (project / folder).mkdir(exist_ok=True)
+        said = _ok(here("cache", "gc", "--older-than", 0))
+        assert f"Nothing is left over below {folder}." in said
+        assert scratch.exists()
+    assert "unfinished" in _ok(here("cache", "ls"))
+    _ok(here("cache", "gc", root, "--older-than", 0))
+    assert not scratch.exists()
+
+
 def test_what_cannot_be_removed(tmp_path: Path, here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     scratch = _work(tmp_path)
 

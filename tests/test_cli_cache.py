@@ -320,8 +320,20 @@ def test_a_damaged_cache_is_not_converted(here: Run, tmp_path: Path) -> None:
     a = make(tmp_path / "a", "zarr")
     chunk = a / "data.zarr" / "latents" / "c" / "2" / "0"
     chunk.write_bytes(chunk.read_bytes()[:-9] + b"123456789")
-    _ok(here("cache", "convert", a, tmp_path / "b", "--store", "hdf5"), 2)
+    said = _ok(here("cache", "convert", a, tmp_path / "b", "--store", "hdf5"), 2)
+    assert f"lgr-pipe cache verify {a} tells" in said
+    assert f"lgr-pipe cache repair {a} makes" in said
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a"]
+
+
+@pytest.mark.parametrize("name", [MANIFEST, SAMPLES, "data.h5"])
+def test_damage_names_the_cache_wherever_it_is(tmp_path: Path, name: str) -> None:
+    """So that the command line can say what puts it right."""
+    path = make(tmp_path / "c", "hdf5")
+    (path / name).write_bytes(b"{")
+    with pytest.raises(CacheDamagedError) as caught, Cache(path) as cache:
+        cache.samples()
+    assert caught.value.cache == path
 
 
 KILLED = """
@@ -387,8 +399,9 @@ def test_parts_that_are_damaged_are_a_sentence(tmp_path: Path) -> None:
     make_cache(tmp_path / "c", "zarr", np.zeros((4, 2), dtype=np.float32), stop_after=1)
     parts = unfinished(tmp_path / "c", "latents")
     (parts.scratch / SAMPLES).write_text("{")
-    with pytest.raises(CacheDamagedError, match="line 1"):
+    with pytest.raises(CacheDamagedError, match="line 1") as caught:
         list(parts.samples())
+    assert caught.value.cache is None, "it is none yet: nothing to verify or repair"
 
 
 def test_each_help_states_its_exit_codes(here: Run) -> None:

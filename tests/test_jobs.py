@@ -9,7 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.jobs import Ended, Job, Memory, _cgroup_rooms, last_words, run_jobs
+from cache import memory as room
+from cache.errors import Refused
+from cache.memory import _cgroup_rooms, available_memory, refuse_more_than_free
+from pipeline.jobs import Ended, Job, Memory, last_words, run_jobs
 
 
 def test_memory_by_hand() -> None:
@@ -44,6 +47,18 @@ def test_rooms_of_cgroups(tmp_path: Path) -> None:
         (folder / "memory.stat").write_text(f"anon 1\ninactive_file {cached}\n")
     assert list(_cgroup_rooms("/job/step", tmp_path)) == [500]
     assert list(_cgroup_rooms("/gone", tmp_path)) == []
+
+
+def test_room_is_that_of_the_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither what the machine has beyond it nor swap counts."""
+    for name, text in (("max", "5000"), ("current", "4000"), ("stat", "inactive_file 0")):
+        (tmp_path / f"memory.{name}").write_text(f"{text}\n")
+    monkeypatch.setattr(room, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(room, "_own_cgroup", lambda: "/")
+    assert available_memory() == 1000
+    refuse_more_than_free(1000, "All of it")
+    with pytest.raises(Refused, match="All of it would take"):
+        refuse_more_than_free(1001, "All of it")
 
 
 def sleeper(tmp_path: Path, name: str, seconds: float, code: str = "") -> Job:

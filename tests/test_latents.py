@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +14,14 @@ import numpy as np
 import pytest
 import torch
 
+from cache.care.collect import _PART
 from cache.errors import CacheMismatchError, CacheUnfinishedError, Refused
 from cache.parts import Parts
 from cache.reader import Cache
 from cache.schema import SPLITS
 from stages.datasets import read
 from stages.extract.backbones import choose
-from stages.extract.calibrate import CALIBRATION_ROWS, calibration
+from stages.extract.calibrate import CALIBRATION_ROWS, _put_first, calibration
 from stages.extract.crop import publish_crops
 from stages.extract.cropper import Cropper
 from stages.extract.forward import Forward
@@ -28,6 +31,24 @@ from stages.extract.root import Root
 from stages.extract.source import CachedCrops, CropUnit
 from stages.extract.weights import load
 from tests.making import crop_work, latent_parts, make_crops, make_latents, nothing
+
+
+def test_who_calibrates_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two with one process id, as in containers, write two files; the first stays.  A killed one's
+    file is one that gc takes with the rest of the work."""
+    state, mine, link = tmp_path / "state.npy", list[str](), os.link
+
+    def linked(source: Path, target: Path) -> None:
+        mine.append(source.name)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", linked)
+    for value in (1, 2):
+        _put_first(state, np.full((2, 3), value, dtype=np.float32))
+    assert len(set(mine)) == 2
+    assert all(re.fullmatch(_PART, name) for name in mine)
+    assert np.load(state).tolist() == [[1] * 3] * 2
+    assert list(tmp_path.iterdir()) == [state]
 
 
 def test_cached_latents_are_the_roots(crops: Path, latents: Path) -> None:

@@ -158,6 +158,16 @@ def test_a_plan_is_what_is_then_made(
         assert abs(kept - (path / MANIFEST).stat().st_size) < 200, name
 
 
+@pytest.mark.parametrize(
+    "given", [("--json",), ("--plan-images", "1e5,1e7,1e9"), ("--gpu-tflops", 10)]
+)
+def test_only_a_plan_is_planned(here: Run, tmp_path: Path, given: tuple[str, ...]) -> None:
+    """Also where what is given is what --plan would take anyway."""
+    done = here("extract", "--out", tmp_path / "latents", *given)
+    assert done.returncode == 2
+    assert f"{given[0]} goes with --plan" in done.stderr
+
+
 def test_a_plan_needs_images(here: Run) -> None:
     done = here("extract", "--plan", "--weights", "random")
     assert done.returncode == 2

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cache.beside import locked
+from cache.beside import WORDS, held
 from cache.errors import Refused
 from cache.find import DEEPEST
 from cache.parts import PLAN
@@ -37,13 +37,11 @@ QUIET = 3600.0
 _KEY = r"work-[0-9a-f]{12}\.\d+\.\d+"
 _WORK = rf"\.(?P<out>.+)\.{_KEY}"
 _ASIDE = rf"(?:{_WORK}\.replaced-[0-9a-f]{{8}}|\.(?P<plain>.+)\.replaced-[0-9a-f]{{12}})"
-_MAKING = (
-    r"\.(?P<out>.+)\.(?P<word>convert|export|import|repair)-"
-    r"(?:[0-9a-f]{12}|(?<=repair-)[0-9a-z_]{8})"  # images cropped again for a repair
-)
-_DONE = r"\.(?P<out>.+)\.(?:work|convert|export|import|repair|replaced)-.+\.done-[0-9a-f]{8}"
+_WORD = "|".join(WORDS)
+_MAKING = rf"\.(?P<out>.+)\.(?P<word>{_WORD})-[0-9a-f]{{12}}"
+_DONE = rf"\.(?P<out>.+)\.(?:work|{_WORD}|replaced)-.+\.done-[0-9a-f]{{8}}"
 _KINDS = (("done", _DONE), ("aside", _ASIDE), ("work", _WORK), ("making", _MAKING))
-_ALIKE = r"\..+\.(?:work|convert|export|import|repair|replaced|done)-.*"
+_ALIKE = rf"\..+\.(?:work|{_WORD}|replaced|done)-.*"
 _TEMPORARY = r"\..+\.[0-9a-f]{12}\.tmp"
 
 _CACHE = r"manifest\.json|samples\.jsonl|provenance\.json|data\.h5|data\.zarr(?:/.+)?"
@@ -229,9 +227,8 @@ def _finished(out: Path) -> str:
 
 def _making(path: Path, word: str, out: str) -> tuple[bool, str]:
     what = f"{word} of {printable(out)}"
-    if locked(path, unsure=False):
-        return False, f"kept: {what}, at work now"
-    return True, f"{what}, killed"
+    with held(path, unsure=True) as free:
+        return (True, f"{what}, killed") if free else (False, f"kept: {what}, at work now")
 
 
 def _work(path: Path, inside: _Inside) -> tuple[bool, str, bool]:
@@ -283,12 +280,15 @@ def remove(verdict: Verdict, older_than: float) -> str:
     if not again.goes:
         return again.why
     try:
-        if path.is_dir():
+        if not path.is_dir():
+            path.unlink()
+            return ""
+        with held(path, unsure=True) as free:  # a run may have begun since it was judged
+            if not free:
+                return "kept: at work now"
             gone = path.with_name(f"{path.name}.done-{uuid.uuid4().hex[:8]}")
             path.rename(gone)
             shutil.rmtree(gone)
-        else:
-            path.unlink()
     except FileNotFoundError:  # another run was quicker
         return ""
     except OSError as error:

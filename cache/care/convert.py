@@ -5,23 +5,19 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cache import beside
-from cache.care.verify import verify
+from cache.care.read_back import read_back
 from cache.errors import CacheDamagedError, CacheExistsError, Refused
-from cache.files import sync_tree, write_json
+from cache.files import refuse_full_disk, sync_tree, write_json
 from cache.listing import read_provenance, without_list, write_provenance
 from cache.provenance import versions
 from cache.reader import Cache
-from cache.schema import MANIFEST, SAMPLES, Manifest, read_manifest
+from cache.schema import MANIFEST, SAMPLES, Manifest, attributes, read_manifest
 from cache.source import Place
 from cache.store import Bulk, store_writer
 from cache.writer import refuse_taken
@@ -56,7 +52,7 @@ def convert(
         said["converted"] = {"made": made, "from": cache.manifest.store, "versions": versions()}
         out.parent.mkdir(parents=True, exist_ok=True)
         with beside.scratch(out, "convert") as folder:
-            _refuse_full_disk(cache.manifest, folder)
+            refuse_full_disk(folder, cache.manifest.columns[cache.manifest.bulk].nbytes)
             manifest = _write(cache, folder, store, said, tick)
             _check(folder, manifest, tick)
             sync_tree(folder)
@@ -74,14 +70,6 @@ def _there(out: Path, wanted: Manifest, store: str) -> bool:
     return found == wanted.model_copy(update={"store": store}).sealed()
 
 
-def _refuse_full_disk(manifest: Manifest, folder: Path) -> None:
-    """HDF5 does not survive a disk that fills up while a file is open."""
-    column = manifest.columns[manifest.bulk]
-    needed = int(np.prod(column.shape)) * np.dtype(column.dtype).itemsize
-    if shutil.disk_usage(folder).free < needed:
-        raise OSError(errno.ENOSPC, f"No room for {needed / 1e6:.0f} MB", str(folder))
-
-
 def _write(
     cache: Cache, folder: Path, store: str, provenance: dict[str, Any], tick: Tick
 ) -> Manifest:
@@ -95,13 +83,8 @@ def _write(
         writer.write_shard(shard, cache.bulk_rows(span.start, span.stop))
         tick(1)
     side = {name: cache.side(name) for name in old.columns if name != old.bulk}
-    about: dict[str, Any] = {
-        "fingerprint": old.fingerprint,
-        "settings": old.settings,
-        "classes": old.classes,
-        "info": old.info.model_dump(mode="json", exclude={"calibration", "crops"}),
-    }
-    writer.finish(side, {"lgr_pipe": json.dumps(about)})
+    said = attributes(old.fingerprint, old.settings, old.classes, old.info)
+    writer.finish(side, said)
     with (cache.path / SAMPLES).open("rb") as table, (folder / SAMPLES).open("wb") as copy:
         shutil.copyfileobj(table, copy)
     write_provenance(folder, provenance)
@@ -112,19 +95,8 @@ def _write(
 
 def _check(folder: Path, manifest: Manifest, tick: Tick) -> None:
     """Raise unless the new cache reads back without a fault."""
-    files = len([p for p in folder.rglob("*") if p.is_file()])
-    seen = 0
-
-    def shards_only(count: int) -> None:
-        nonlocal seen
-        seen += count
-        if seen > files:
-            tick(count)
-
-    report = verify(folder, shards_only)
-    if report.faults or report.manifest != manifest:
-        first = report.faults[0] if report.faults else None
-        says = f"{first.where}: {first.what}" if first else "another manifest"
+    says = read_back(folder, manifest, tick)
+    if says:
         raise CacheDamagedError(
             f"What was written does not read back without a fault ({says}), so it was thrown away. "
             "lgr-pipe cache verify tells whether the cache that was to be converted has it too."

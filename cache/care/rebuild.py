@@ -6,7 +6,6 @@ Digests decide: those of the manifest, and of each row while column `digest` has
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Callable, Iterable
@@ -23,7 +22,7 @@ from cache.errors import CacheDamagedError, CacheMismatchError
 from cache.files import write_json, write_json_lines
 from cache.listing import read_provenance, without_list, write_provenance
 from cache.provenance import versions
-from cache.schema import MANIFEST, PROVENANCE, SAMPLES, Manifest
+from cache.schema import MANIFEST, PROVENANCE, SAMPLES, Manifest, attributes
 from cache.store import Array, Bulk, StoreWriter, store_writer
 from cache.table import read_table
 
@@ -106,13 +105,8 @@ class Rebuild:
         writer = store_writer(wanted.store, self.folder, bulk)
         writer.create()
         side["digest"] = self._bulk(writer, bulk, suspects(report, wanted))
-        about: dict[str, Any] = {
-            "fingerprint": wanted.fingerprint,
-            "settings": wanted.settings,
-            "classes": wanted.classes,
-            "info": wanted.info.model_dump(mode="json", exclude={"calibration", "crops"}),
-        }
-        writer.finish(side, {"lgr_pipe": json.dumps(about)})
+        said = attributes(wanted.fingerprint, wanted.settings, wanted.classes, wanted.info)
+        writer.finish(side, said)
         self._provenance(made)
         write_json(self.folder / MANIFEST, wanted.model_dump(mode="json"))
 

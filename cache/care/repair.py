@@ -10,21 +10,17 @@ run that was killed.
 
 from __future__ import annotations
 
-import errno
 import fcntl
-import math
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-import numpy as np
-
-from cache.beside import forget, put, scratch, tidy
+from cache.beside import Word, forget, put, scratch, tidy
+from cache.care.read_back import read_back
 from cache.care.rebuild import Rebuild, Redone, Remake, Tick
 from cache.care.remains import Remains
-from cache.care.verify import Report, verify
+from cache.care.verify import Report
 from cache.errors import (
     CacheDamagedError,
     CacheExistsError,
@@ -32,12 +28,12 @@ from cache.errors import (
     CacheUnfinishedError,
     Refused,
 )
-from cache.files import sync_tree
+from cache.files import refuse_full_disk, sync_tree
 from cache.listing import expected_files, found_files, read_as_written
 from cache.schema import MANIFEST, MANIFEST_LIMIT, Manifest, read_manifest
 from cache.store import STORES
 
-_WORD = "repair"
+_WORD: Word = "repair"
 """In the name of the folder that it is made in (beside.py)."""
 
 
@@ -133,7 +129,7 @@ def repair(
     path = path.resolve()
     with ExitStack() as open_:
         open_.enter_context(_locked(path))
-        _refuse_full_disk(path, wanted)
+        refuse_full_disk(path.parent, wanted.columns[wanted.bulk].nbytes)
         folder = open_.enter_context(scratch(path, _WORD))
         own = open_.enter_context(closing(Remains(path, wanted)))
         equal = None
@@ -179,29 +175,10 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _refuse_full_disk(path: Path, wanted: Manifest) -> None:
-    """HDF5 does not survive a disk that fills up while a file is open."""
-    column = wanted.columns[wanted.bulk]
-    needed = math.prod(column.shape) * np.dtype(column.dtype).itemsize
-    if shutil.disk_usage(path.parent).free < needed:
-        raise OSError(errno.ENOSPC, f"No room for {needed / 1e6:.0f} MB", str(path.parent))
-
-
 def _check(folder: Path, path: Path, wanted: Manifest, tick: Tick) -> None:
     """Raise unless the new cache reads back without a fault."""
-    files = len(expected_files(wanted))
-    seen = 0
-
-    def shards_only(count: int) -> None:
-        nonlocal seen
-        seen += count
-        if seen > files:
-            tick(count)
-
-    report = verify(folder, shards_only)
-    if report.faults or report.manifest != wanted:
-        first = report.faults[0] if report.faults else None
-        says = f"{first.where}: {first.what}" if first else "another manifest"
+    says = read_back(folder, wanted, tick)
+    if says:
         raise CacheDamagedError(
             f"{path} was not changed: with everything as the digests of its manifest ask for it, "
             f"it still has a fault ({says}), so it was wrong when it was written."

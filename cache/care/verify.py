@@ -108,8 +108,7 @@ def steps(path: Place) -> int:
         CacheMissingError, CacheUnfinishedError: there is nothing to verify.
     """
     try:
-        manifest = read_manifest(path)
-        shards = -(-manifest.rows // manifest.shard_rows)
+        shards = read_manifest(path).shards
     except CacheDamagedError:
         shards = 0
     return len(found_files(path)[0]) + shards

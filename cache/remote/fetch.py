@@ -8,12 +8,9 @@ is needed and no server can send without end; provenance.json has the digest of 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from cache.digest import bytes_digest
 from cache.errors import CacheDamagedError, CacheMissingError, Refused
@@ -25,7 +22,6 @@ from cache.schema import (
     MANIFEST_LIMIT,
     PROVENANCE,
     SAMPLES,
-    Column,
     Manifest,
     read_manifest,
     refuse_rows_without_lines,
@@ -132,8 +128,8 @@ class _Fetching:
         self._taken += len(data)
 
     def _refuse_large(self, manifest: Manifest) -> None:
-        shards = math.ceil(manifest.rows / manifest.shard_rows)
-        need = sum(_bytes(column) for column in manifest.columns.values())
+        shards = manifest.shards
+        need = sum(column.nbytes for column in manifest.columns.values())
         if shards > _MOST_SHARDS:
             raise Refused(
                 f"{self._url} has {shards} shards; more than {_MOST_SHARDS} are not read."
@@ -166,17 +162,13 @@ class _Size:
     most: int
 
 
-def _bytes(column: Column) -> int:
-    return math.prod(column.shape) * np.dtype(column.dtype).itemsize
-
-
 def _sizes(manifest: Manifest, manifest_bytes: int) -> dict[str, _Size]:
     """All files with arrays or what describes them, in the order in which they are fetched."""
     said = _SMALL + 8 * manifest_bytes  # settings and classes, once more and escaped
     bulk = manifest.columns[manifest.bulk]
-    shard = manifest.shard_rows * _bytes(bulk) // manifest.rows
+    shard = manifest.shard_rows * bulk.nbytes // manifest.rows
     if manifest.store == "hdf5":
-        need = sum(map(_bytes, manifest.columns.values()))
+        need = sum(column.nbytes for column in manifest.columns.values())
         return {"data.h5": _Size(need, need + need // 64 + shard + 16 * said)}
     sizes = {}
     for name in sorted(expected_files(manifest) - {MANIFEST, SAMPLES, PROVENANCE}):
@@ -184,7 +176,7 @@ def _sizes(manifest: Manifest, manifest_bytes: int) -> dict[str, _Size]:
         if not rest or rest[-1] == "zarr.json":
             sizes[name] = _Size(0, said)
             continue
-        whole = _bytes(manifest.columns[column])
+        whole = manifest.columns[column].nbytes
         need = min(shard, whole) if column == manifest.bulk else whole
         full = max(need, shard) if column == manifest.bulk else whole
         sizes[name] = _Size(need, full + full // 64 + _SMALL)

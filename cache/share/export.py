@@ -10,56 +10,24 @@ Made beside OUT and renamed: OUT is wholly there or not there.
 
 from __future__ import annotations
 
-import errno
 import filecmp
-import math
-import shutil
-from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
 
 from cache import beside
 from cache.care.verify import steps as verify_steps
 from cache.errors import CacheExistsError, Refused
-from cache.files import sync, sync_tree, tree_bytes
+from cache.files import refuse_full_disk, sync, sync_tree, tree_bytes
 from cache.listing import found_files
 from cache.printable import printable
 from cache.reader import Cache
-from cache.schema import Manifest
+from cache.share import export_npy, export_parquet, export_safetensors, export_zip
 from cache.share.export_rows import Format, Tick, about
 
-
-def _npy() -> Format:
-    from cache.share.export_npy import FORMAT
-
-    return FORMAT
-
-
-def _safetensors() -> Format:
-    from cache.share.export_safetensors import FORMAT
-
-    return FORMAT
-
-
-def _parquet() -> Format:
-    from cache.share.export_parquet import FORMAT
-
-    return FORMAT
-
-
-def _zip() -> Format:
-    from cache.share.export_zip import FORMAT
-
-    return FORMAT
-
-
-# Imported only when used: pyarrow need not be there.
-_FORMATS: dict[str, Callable[[], Format]] = {
-    "npy": _npy,
-    "safetensors": _safetensors,
-    "zip": _zip,
-    "parquet": _parquet,
+_FORMATS: dict[str, Format] = {
+    "npy": export_npy.FORMAT,
+    "safetensors": export_safetensors.FORMAT,
+    "zip": export_zip.FORMAT,
+    "parquet": export_parquet.FORMAT,
 }
 FORMATS = tuple(_FORMATS)
 
@@ -69,7 +37,7 @@ def steps(source: Path, to: str) -> int:
     if to == "zip":
         return verify_steps(source) + len(found_files(source)[0])
     with Cache(source) as cache:
-        return -(-cache.manifest.rows // cache.manifest.shard_rows)
+        return cache.manifest.shards
 
 
 def export(
@@ -91,7 +59,7 @@ def export(
     source, out = source.resolve(), out.resolve()
     if out == source or source in out.parents:
         raise CacheExistsError(f"{out} is (in) the cache that is to be exported: choose another.")
-    form = _FORMATS[to]()
+    form = _FORMATS[to]
     with Cache(source) as cache:
         if cache.manifest.kind == "crops" and not crops:
             raise Refused(
@@ -100,7 +68,8 @@ def export(
             )
         same = _refuse_taken(cache, out, to, form, names=names, overwrite=overwrite)
         with beside.scratch(out, "export") as scratch:
-            _refuse_full_disk(cache.manifest, scratch, tree_bytes(source) if to == "zip" else 0)
+            rows = cache.manifest.columns[cache.manifest.bulk]
+            refuse_full_disk(scratch, tree_bytes(source) if to == "zip" else rows.nbytes)
             made = scratch / out.name
             form.write(cache, made, names, tick)
             if same and _equal(made, out):
@@ -148,11 +117,3 @@ def _equal(made: Path, out: Path) -> bool:
     return files == sorted(p.name for p in out.iterdir()) and not any(
         filecmp.cmpfiles(made, out, files, shallow=False)[1:]
     )
-
-
-def _refuse_full_disk(manifest: Manifest, folder: Path, needed: int) -> None:
-    """`needed`: bytes, 0: those of the rows."""
-    column = manifest.columns[manifest.bulk]
-    needed = needed or math.prod(column.shape) * np.dtype(column.dtype).itemsize
-    if shutil.disk_usage(folder).free < needed:
-        raise OSError(errno.ENOSPC, f"No room for {needed / 1e6:.0f} MB", str(folder))

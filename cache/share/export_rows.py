@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
-from cache.digest import file_digest
-from cache.errors import CacheDamagedError
 from cache.reader import Cache
-from cache.schema import SAMPLES, SPLITS, Manifest, iter_lines, parse_json
+from cache.schema import SPLITS, Manifest, parse_json
 from cache.store import Array
 
 KEY = "lgr_pipe"
@@ -88,25 +87,17 @@ def samples(cache: Cache, *, names: bool) -> Iterator[dict[str, Any]]:
     Raises:
         CacheDamagedError: the table is missing or not what was written.
     """
-    path, rows = cache.path / SAMPLES, cache.manifest.rows
-    if not path.is_file() or file_digest(path) != cache.manifest.samples_digest:
-        raise CacheDamagedError(f"{path} is missing or does not have its digest.")
-    subjects = [] if names else cache.side("subject").tolist()
-    number = -1
-    for number, row in enumerate(iter_lines(path)):
-        if number >= rows:
-            break
-        if names:
-            yield row
-            continue
-        subject = int(subjects[number])
+    if names:
+        yield from cache.lines()
+        return
+    # The table of a stranger may have more lines, of which `lines` tells after the last.
+    subjects = chain(cache.side("subject").tolist(), repeat(-1))
+    for number, (row, subject) in enumerate(zip(cache.lines(), subjects, strict=False)):
         yield {
             "row": number,
             "id": str(number),
             "subject": str(subject) if subject >= 0 else "",
         } | {key: row[key] for key in _KEPT if key in row}
-    if number + 1 != rows:
-        raise CacheDamagedError(f"{path} does not have the {rows} rows of the cache.")
 
 
 def json_lines(cache: Cache, *, names: bool) -> Iterator[bytes]:

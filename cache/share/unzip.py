@@ -7,7 +7,6 @@ anything besides is refused.
 
 from __future__ import annotations
 
-import errno
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 from cache import beside
 from cache.care.verify import steps, verify
 from cache.errors import CacheDamagedError, Refused
-from cache.files import sync_tree
+from cache.files import refuse_full_disk, sync_tree
 from cache.listing import expected_files
 from cache.printable import printable
 from cache.schema import MANIFEST, Manifest, read_manifest
@@ -37,7 +36,7 @@ def unzip(path: Path, out: Path, *, overwrite: bool, bar: Bar) -> tuple[Manifest
     """
     out = out.resolve()
     with listed(path) as listing:
-        _refuse_full_disk(listing, out)
+        refuse_full_disk(next(p for p in out.parents if p.is_dir()), listing.size)
         with beside.scratch(out, "import") as scratch:
             folder = scratch / out.name
             manifest = _unpack(listing, folder, bar)
@@ -63,12 +62,6 @@ def _there(out: Path, manifest: Manifest) -> bool:
         return read_manifest(out) == manifest
     except Refused:
         return False
-
-
-def _refuse_full_disk(listing: Listing, out: Path) -> None:
-    place = next(folder for folder in out.parents if folder.is_dir())
-    if shutil.disk_usage(place).free < listing.size:
-        raise OSError(errno.ENOSPC, f"No room for {listing.size / 1e6:.0f} MB", str(place))
 
 
 def _unpack(listing: Listing, folder: Path, bar: Bar) -> Manifest:
@@ -97,9 +90,8 @@ def _names(listing: Listing, manifest: Manifest) -> list[str]:
     Raises:
         CacheDamagedError: one is missing or does not belong there.
     """
-    shards = -(-manifest.rows // manifest.shard_rows)
     # Counted first: a manifest may state any number of rows.
-    many = manifest.store == "zarr" and shards > len(listing.entries)
+    many = manifest.store == "zarr" and manifest.shards > len(listing.entries)
     expected = set() if many else expected_files(manifest)
     for name in sorted(listing.entries.keys() - expected) if expected else ():
         raise CacheDamagedError(

@@ -10,6 +10,7 @@ import numpy as np
 
 from cache.errors import CacheDamagedError
 from cache.files import tree_bytes
+from cache.fingerprint import nested
 from cache.listing import read_provenance, without_list
 from cache.printable import printable
 from cache.progress import Work, works
@@ -75,7 +76,7 @@ def _finished(cache: Cache, path: Place) -> dict[str, Any]:
         "classes": list(manifest.classes),
         "rows_by_split": _by_split(cache),
         "store": manifest.store,
-        "shards": -(-manifest.rows // manifest.shard_rows),
+        "shards": manifest.shards,
         "shard_rows": manifest.shard_rows,
         "bytes": tree_bytes(path),
         "row_shape": list(bulk.shape[1:]),
@@ -103,8 +104,8 @@ def _again(manifest: Manifest, path: Place) -> dict[str, str]:
     """Who can make it again: what is needed, and the command; empty where no setting tells."""
     settings, store = manifest.settings, f"--store {manifest.store} --out {shlex.quote(str(path))}"
     if manifest.kind == "crops":
-        data = _dict(settings, "dataset")
-        options = _options(_dict(settings, "crop"), _CROP_OPTIONS)
+        data = nested(settings, "dataset")
+        options = _options(nested(settings, "crop"), _CROP_OPTIONS)
         read = manifest.info.dataset_options or {}
         if not (data and options):
             return {}
@@ -114,8 +115,8 @@ def _again(manifest: Manifest, path: Place) -> dict[str, str]:
             "command": f"lgr-pipe crop --dataset {shlex.quote(str(data.get('name')))} --root DIR "
             f"{_options(read, tuple(read))}{options}{store}",
         }
-    root = _dict(settings, "root")
-    weights, words = _weights(_dict(root, "weights"))
+    root = nested(settings, "root")
+    weights, words = _weights(nested(root, "weights"))
     options = _options(root, _ROOT_OPTIONS)
     if not options:
         return {}
@@ -136,11 +137,6 @@ def _weights(said: dict[str, Any]) -> tuple[str, str]:
         member = str(said.get("member")).rpartition(".")[2]
         return shlex.quote(member), f"torchvision's {said.get('member')}, {sha}"
     return "FILE", f"the file with {sha}"
-
-
-def _dict(settings: dict[str, Any], key: str) -> dict[str, Any]:
-    found = settings.get(key)
-    return found if isinstance(found, dict) else {}
 
 
 def _options(settings: dict[str, Any], names: tuple[str, ...]) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cache.errors import CacheMismatchError, Refused
-from cache.fingerprint import Settings, canonical_json
+from cache.fingerprint import Settings, canonical_json, nested
 from cache.printable import printable
 from cache.schema import MANIFEST, Manifest, read_manifest
 from pipeline.params import Params, Resolved, Sources
@@ -83,7 +83,7 @@ def compare_crops(
     """`settings`: of a crop cache, or so much of them as is known; `options`: its
     `info.dataset_options`."""
     found = Comparison()
-    data, crop = _dict(settings, "dataset"), settings.get("crop")
+    data, crop = nested(settings, "dataset"), settings.get("crop")
     for name, (value, source) in asked.items():
         section, _, key = name.partition(".")
         if section == "crop":
@@ -134,7 +134,7 @@ def _default(dataset: Any, option: str) -> Any:
 def compare_root(asked: Said, settings: Settings) -> Comparison:
     """`settings`: of a latent cache, or so much of them as is known."""
     found = Comparison()
-    root = _dict(settings, "root")
+    root = nested(settings, "root")
     for name, (value, source) in asked.items():
         section, _, key = name.partition(".")
         place = settings if key == "dtype" else root
@@ -152,7 +152,7 @@ def compare_root(asked: Said, settings: Settings) -> Comparison:
 
 
 def _compare_weights(found: Comparison, asked: Said, root: dict[str, Any]) -> None:
-    are = _dict(root, "weights")
+    are = nested(root, "weights")
     if "extract.weights" in asked:
         value, source = asked["extract.weights"]
         wanted = _weights(str(value), root, are)
@@ -205,11 +205,6 @@ def _differ(found: Comparison, name: str, value: Any, source: str, is_: Any) -> 
 def _line(name: str, value: Any, source: str, is_: str, also: str = "") -> str:
     where = f" ({source})" if source else ""
     return f"{name}: expected {value!r}{also}{where}, found {printable(is_)}"
-
-
-def _dict(settings: Settings, key: str) -> dict[str, Any]:
-    found = settings.get(key)
-    return found if isinstance(found, dict) else {}
 
 
 def refuse_other(

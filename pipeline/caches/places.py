@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
+from cache.memory import available_memory
 from cache.remote.fetch import Where, fetch
 from cache.remote.url import Url
 from cache.source import Place
 from pipeline.console import byte_progress, bytes_text, say
-from pipeline.jobs import available_memory
 
 
 def place(where: Where, *, copies: int = 1, checked: bool = True) -> Place:

@@ -175,7 +175,7 @@ class CropsAgain:
     def _notes(self, samples: Path, key: str) -> list[Any]:
         """Of all rows, which must be cropped for it: "status", "box" or "reason"."""
         say(f"All {self._manifest.rows:,} images are cropped again: nothing else tells the {key}.")
-        shards = range(-(-self._manifest.rows // self._manifest.shard_rows))
+        shards = range(self._manifest.shards)
         with progress("crop", len(shards), "shards") as tick:
             for shard in shards:
                 self._units([shard], samples)

@@ -33,8 +33,8 @@ def mend(path: Path, given: Given, other: Path | None) -> Redone | None:
         return None
     wanted = what_it_was(path, other)
     made = datetime.now(UTC).isoformat(timespec="seconds")
-    shards = -(-wanted.rows // wanted.shard_rows)
-    with _source(path, wanted, given) as remake, progress("repair", 2 * shards, "shards") as tick:
+    steps = 2 * wanted.shards
+    with _source(path, wanted, given) as remake, progress("repair", steps, "shards") as tick:
         return repair(path, wanted, report, other, remake, made=made, tick=tick)
 
 

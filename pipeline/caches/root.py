@@ -112,8 +112,7 @@ def share(root: Root | None, out: Path) -> None:
 @contextmanager
 def _copying(source: Path) -> Iterator[tuple[str, Tick]]:
     """The time, and a bar over all shards, written and read back."""
-    manifest = read_manifest(source)
-    steps = 2 * -(-manifest.rows // manifest.shard_rows)
+    steps = 2 * read_manifest(source).shards
     with progress(f"copy {source.name}", steps, "shards") as tick:
         yield datetime.now(UTC).isoformat(timespec="seconds"), tick
 

@@ -241,12 +241,12 @@ class _Coordinator:
             named = f": {short(samples[rows[0]].id)} to {short(samples[rows[-1]].id)}"
         return f"Unit {unit} of the {step} step (rows {rows[0]} to {rows[-1]}{named})"
 
-    def ended(self, call: Call, record: Record) -> None:
+    def ended(self, _: Call, record: Record) -> None:
         """Raises what the worker refused."""
         if record.refused:
             kind = CacheExistsError if record.overtaken else Refused
             raise kind(f"Worker on {record.host}: {record.refused}")
-        step, unit = call.words[1:3]
+        step, unit = record.step, record.unit
         self.hosts.add(record.host)
         if step == "calibrate":
             self._rows_needed = 0

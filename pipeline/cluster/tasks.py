@@ -36,13 +36,12 @@ def run_calls(
     client: Client,
     take: Callable[[], Call | None],
     ended: Callable[[Call, Any], None],
-    most: int | None = None,
 ) -> None:
     """Run what `take` gives until it gives nothing and nothing runs.
 
-    `take` is asked whenever there is room, `ended` is told each result, both in
-    this thread.  `most`: calls at a time, else four for each thread of the
-    workers that there are now.  If anything raises, what waits is given up.
+    `take` is asked whenever there is room (four calls for each thread of the
+    workers that there are now), `ended` is told each result, both in this
+    thread.  If anything raises, what waits is given up.
 
     Raises:
         Refused: a call ended its workers again and again, or the scheduler is gone.
@@ -50,7 +49,7 @@ def run_calls(
     running: dict[Any, Call] = {}
     finished = library().as_completed(loop=client.loop)
     while True:
-        room = most or _AHEAD * max(1, sum(_answered(client.nthreads).values()))
+        room = _AHEAD * max(1, sum(_answered(client.nthreads).values()))
         while len(running) < room and (call := take()) is not None:
             future = client.submit(
                 call.function,

@@ -7,7 +7,6 @@ package.  Only small records go back, and refusals go back as sentences.
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,9 +85,9 @@ class Job:
 class Record:
     """What became of a unit."""
 
+    step: Step
     unit: int
     host: str
-    seconds: float
     made: int | None
     """Rows; None: they were there already."""
     refused: str = ""
@@ -131,7 +130,6 @@ def other_versions(wanted: dict[str, str], found: dict[str, str]) -> str:
 
 def do(job: Job, step: Step, unit: int, tasks: Sequence[Task]) -> Record:
     """One step for one unit; `tasks`: its images, to crop."""
-    started = time.monotonic()
     made, refused, overtaken = None, "", False
     try:
         _refuse_unfit(job)
@@ -141,8 +139,7 @@ def do(job: Job, step: Step, unit: int, tasks: Sequence[Task]) -> Record:
         if gone is None and not isinstance(error, Refused):
             raise
         refused, overtaken = str(gone or error), gone is not None
-    seconds = time.monotonic() - started
-    return Record(unit, socket.gethostname(), seconds, made, refused, overtaken)
+    return Record(step, unit, socket.gethostname(), made, refused, overtaken)
 
 
 def _overtaken(job: Job) -> CacheExistsError | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import os
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -72,7 +73,8 @@ def _read(parts: Parts) -> NDArray[np.float32]:
 
 def _put_first(state: Path, both: NDArray[np.float32]) -> None:
     """Write `state` unless another process was quicker."""
-    mine = state.with_name(f".{_STATE}.{os.getpid()}")
+    # Digits, as gc knows it; not the process id: containers on one disk may have the same.
+    mine = state.with_name(f".{_STATE}.{uuid4().int}")
     write_atomically(mine, lambda handle: np.save(handle, both))
     try:
         os.link(mine, state)

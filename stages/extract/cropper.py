@@ -187,7 +187,7 @@ class Kept:
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
         self._status, self._box = cache.side("status"), cache.side("box")
-        self._reasons = [str(row.get("reason", "")) for row in cache.samples()]
+        self._reasons = [str(row.get("reason", "")) for row in cache.lines()]
         if not np.isin(self._status, list(Status)).all():
             raise CacheDamagedError(f"{cache.path} has rows of a status that there is none of.")
 

@@ -53,7 +53,8 @@ def _groups(pixels: Tensor) -> list[Tensor]:
 
 
 def _work_alone() -> None:
-    torch.set_num_threads(1)  # of this thread of Python's
+    # Of this thread, and of those that start later and never say; its caller keeps its own number.
+    torch.set_num_threads(1)
 
 
 def _quietly(run: Pass, group: Tensor) -> Tensor:
