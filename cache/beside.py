@@ -13,6 +13,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from cache.errors import CacheExistsError, CacheUnfinishedError
-from cache.files import put_in_place, sync
+from cache.files import put_in_place, refuse_url, remove_tree, sync
 
 Word = Literal["convert", "export", "import", "repair"]
 WORDS: tuple[str, ...] = get_args(Word)
@@ -35,6 +36,7 @@ def scratch(out: Path, word: Word) -> Iterator[Path]:
     Raises:
         CacheUnfinishedError: another run of the same took it for left over.
     """
+    refuse_url(out)
     tidy(out, word)
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = _beside(out, word)
@@ -60,7 +62,7 @@ def tidy(out: Path, word: Word) -> None:
     for path in _named(out, word):
         with contextlib.suppress(FileNotFoundError), held(path, unsure=False) as free:
             if free:
-                shutil.rmtree(path, ignore_errors=True)
+                remove_tree(path)
 
 
 @contextmanager
@@ -116,7 +118,7 @@ def put(made: Path, out: Path, *, overwrite: bool) -> None:
 def forget(out: Path) -> None:
     """`out` is in place: what was set aside for it goes."""
     for path in _named(out, "replaced"):
-        shutil.rmtree(path, ignore_errors=True)
+        remove_tree(path)
 
 
 def _beside(out: Path, word: str) -> Path:
@@ -126,6 +128,6 @@ def _beside(out: Path, word: str) -> Path:
 def _named(out: Path, word: str) -> list[Path]:
     if not out.parent.is_dir():
         return []
-    start = f".{out.name}.{word}-"
-    found = [path for path in out.parent.iterdir() if path.name.startswith(start)]
+    ours = re.compile(rf"{re.escape(f'.{out.name}.{word}-')}[0-9a-f]{{12}}")
+    found = [path for path in out.parent.iterdir() if ours.fullmatch(path.name)]
     return [path for path in found if path.is_dir() and not path.is_symlink()]

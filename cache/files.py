@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from cache.errors import Refused
 from cache.plain import below
+from cache.printable import printable
 from cache.source import Place
 
 
@@ -84,7 +88,24 @@ def put_in_place(new: Path, out: Path, aside: Path | None) -> None:
         raise
     sync(out.parent)
     if aside is not None and moved:
-        shutil.rmtree(aside, ignore_errors=True)
+        remove_tree(aside)
+
+
+def refuse_url(out: Path) -> None:
+    """Raise Refused where somebody means a bucket: what is written, is written to a folder."""
+    if re.search(r"(?:^|/)(?:s3|gs|gcs|az|abfs|hdfs|file|https?):/", str(out)):
+        raise Refused(
+            f"{printable(out)} is no folder: only local folders can be written. Copy the finished "
+            "cache with the tool of the bucket."
+        )
+
+
+def remove_tree(folder: Path) -> None:
+    """Delete a folder of ours, as far as that is possible; a published cache may be read-only."""
+    for name, _, _ in os.walk(folder):
+        with contextlib.suppress(OSError):
+            Path(name).chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def refuse_full_disk(folder: Path, needed: int) -> None:

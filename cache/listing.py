@@ -31,6 +31,8 @@ from cache.schema import (
 )
 from cache.source import Place
 
+_BEFORE = {"made", "seconds", "platform", "processor", "versions", "devices"}
+"""All that it could say then.  What it says is copied, so it must not be another file."""
 _FILES, _DIGEST = "files", "digest"
 _LIMIT = MANIFEST_LIMIT  # bytes of a provenance.json that has no more files than rows
 
@@ -61,8 +63,10 @@ def read_provenance(folder: Place) -> dict[str, Any]:
     found = read_as_written(path, _LIMIT + (table.stat().st_size if table.is_file() else 0))
     if not isinstance(found, dict):
         raise CacheDamagedError(f"{path} is no JSON object.")
-    if _FILES not in found and _DIGEST not in found:
-        return found  # of a cache made before files were listed
+    if _FILES not in found and _DIGEST not in found:  # made before files were listed
+        if not {"made", "versions"} <= found.keys() <= _BEFORE:
+            raise CacheDamagedError(f"{path} is not the provenance of a cache.")
+        return found
     listed = {k: v for k, v in found.items() if k != _DIGEST}
     if found.get(_DIGEST) != _seal(listed):
         raise CacheDamagedError(f"{path} does not have its digest: it was changed or damaged.")

@@ -57,6 +57,8 @@ _SIDE_ROWS = 1 << 24
 MANIFEST = "manifest.json"
 SAMPLES = "samples.jsonl"
 PROVENANCE = "provenance.json"
+CACHE_NAMES = r"manifest\.json|samples\.jsonl|provenance\.json|data\.h5|data\.zarr(?:/.+)?"
+"""Whatever lies in the folder of a cache, whole or not, as a regular expression."""
 MANIFEST_LIMIT = 16_000_000  # bytes; a larger one is not read: parsed, it takes 20 times that
 _NESTING = 64  # levels of JSON; what is deeper is refused
 _LINE_LIMIT = 1 << 20  # bytes of a line in the sample table

@@ -7,6 +7,7 @@ rename, and a run that finds them all makes the cache again from them.
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
@@ -18,11 +19,22 @@ import numpy as np
 
 from cache.digest import DIGEST_BYTES, column_digest, file_digest, row_digests
 from cache.errors import CacheDamagedError, CacheExistsError, CacheUnfinishedError, Refused
-from cache.files import put_in_place, refuse_full_disk, sync_tree, write_json, write_json_lines
+from cache.files import (
+    put_in_place,
+    refuse_full_disk,
+    refuse_url,
+    remove_tree,
+    sync_tree,
+    write_json,
+    write_json_lines,
+)
 from cache.fingerprint import Settings, differences
 from cache.listing import write_provenance
 from cache.parts import PLAN, Parts
+from cache.plain import below
+from cache.printable import printable
 from cache.schema import (
+    CACHE_NAMES,
     MANIFEST,
     SAMPLES,
     Column,
@@ -125,7 +137,7 @@ def _remove(scratch: Path) -> None:
     gone = _beside(scratch, "done")
     with contextlib.suppress(OSError):
         scratch.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        remove_tree(gone)
 
 
 def published(parts: Parts) -> Manifest | None:
@@ -233,10 +245,19 @@ def refuse_taken(out: Path, kind: Kind, *, overwrite: bool) -> None:
     replaced (a damaged one too), and nothing else: no option deletes a folder
     of other things.
     """
+    refuse_url(out)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / MANIFEST).is_file():
         raise CacheExistsError(f"{out} exists already: choose another --out.")
+    files, strange = below(out)
+    ours = re.compile(CACHE_NAMES, re.DOTALL)
+    foreign = [name for name in [*files, *strange] if not ours.fullmatch(name)]
+    if foreign:
+        raise CacheExistsError(
+            f"{out} exists already and holds other things ({printable(foreign[0])}): choose "
+            "another --out, or put them elsewhere."
+        )
     try:
         found: str = read_manifest(out).kind
     except CacheDamagedError:
@@ -285,6 +306,6 @@ def clear_leftovers(out: Path, key: str) -> None:
     """
     for leftover in scratch_folders(out, key):
         if ".done-" in leftover.name or ".replaced-" in leftover.name:
-            shutil.rmtree(leftover, ignore_errors=True)
+            remove_tree(leftover)
         elif (leftover / _PUBLISHED).exists():
             _remove(leftover)

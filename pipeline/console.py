@@ -60,7 +60,9 @@ class Bars:
 
     def add(self, title: str, total: int, unit: str, before: int = 0) -> Tick:
         """A bar and its `tick(n)`; `before` is what an earlier run did, no part of the rate."""
-        task = self._bars.add_task(title, total=total, unit=unit, before=before, completed=before)
+        task = self._bars.add_task(
+            printable(title), total=total, unit=unit, before=before, completed=before
+        )
         return lambda count: self._bars.advance(task, count)
 
 
@@ -68,7 +70,7 @@ class Bars:
 def bars() -> Iterator[Bars]:
     """Bars on a terminal, nothing elsewhere."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(),
@@ -96,7 +98,7 @@ def byte_progress(title: str) -> Iterator[Callable[[int, int], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=_err, disable=not _err.is_terminal) as shown:
-        task = shown.add_task(title, total=None)
+        task = shown.add_task(printable(title), total=None)
         yield lambda there, of: shown.update(task, completed=there, total=of)
 
 

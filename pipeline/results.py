@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from cache.errors import CacheExistsError, Refused
-from cache.files import write_json
+from cache.files import refuse_url, write_json
 from cache.provenance import versions
 from cache.remote.fetch import Where
 from cache.schema import Manifest
@@ -48,6 +48,7 @@ def refuse_taken(out: Path, *, overwrite: bool, resume: bool) -> None:
         CacheExistsError: `out` is taken.
         Refused: there is nothing to resume, or it would have to be chosen how to go on.
     """
+    refuse_url(out)
     if not out.exists():
         return
     if not out.is_dir():

@@ -106,3 +106,15 @@ def test_a_maker_keeps_its_folder(tmp_path: Path) -> None:
         beside.tidy(tmp_path / "a", "convert")
         assert folder.exists()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_only_begins_like_ours_is_left_alone(tmp_path: Path) -> None:
+    out = tmp_path / "a"
+    mine = tmp_path / ".a.convert-my_own_notes"
+    (mine / "keep").mkdir(parents=True)
+    other = tmp_path / ".a.replaced-b.work-0123456789ab.16.2"
+    other.mkdir()
+    beside.tidy(out, "convert")
+    beside.forget(out)
+    assert mine.is_dir()
+    assert other.is_dir()

@@ -381,7 +381,7 @@ def test_a_kill_leaves_nothing_half(tmp_path: Path, here: Run, moment: int) -> N
 
 def test_a_conversion_at_work_is_left_alone(here: Run, tmp_path: Path) -> None:
     a = make(tmp_path / "a", "zarr")
-    alive, left = tmp_path / ".b.convert-00", tmp_path / ".b.convert-11"
+    alive, left = tmp_path / f".b.convert-{0:012}", tmp_path / f".b.convert-{1:012}"
     alive.mkdir()
     left.mkdir()
     handle = os.open(alive, os.O_RDONLY)
@@ -409,3 +409,33 @@ def test_each_help_states_its_exit_codes(here: Run) -> None:
         text = _ok(here("cache", command, "--help"))
         assert "Exit code 0" in text
         assert "--json" in text
+
+
+def test_no_option_replaces_a_folder_of_other_things(here: Run, tmp_path: Path) -> None:
+    """A manifest.json is no rare name."""
+    cache, app = make(tmp_path / "cache", "zarr"), tmp_path / "app"
+    (app / "src").mkdir(parents=True)
+    (app / MANIFEST).write_text('{"name": "ext", "manifest_version": 3}')
+    (app / "src" / "thesis.tex").write_text("x")
+    notes = make(tmp_path / "noted", "zarr")
+    (notes / "notes.txt").write_text("x")
+    for out, name in ((app, "src/thesis.tex"), (notes, "notes.txt")):
+        done = here("cache", "convert", cache, out, "--store", "hdf5", "--overwrite")
+        assert (done.returncode, f"holds other things ({name})" in done.stderr) == (2, True)
+        assert (out / name).read_text() == "x"
+
+
+def test_a_bucket_is_not_written(
+    here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is a folder named s3: made in its place."""
+    monkeypatch.chdir(tmp_path)
+    cache = make(tmp_path / "c", "zarr")
+    for words in (
+        ("cache", "convert", cache, "s3://lab/c", "--store", "hdf5"),
+        ("cache", "export", cache, "s3://lab/c.zip", "--to", "zip"),
+        ("train", "--strategy", "none", "--cache", cache, "--out", "s3://lab/run"),
+    ):
+        done = here(*words)
+        assert (done.returncode, "only local folders can be written" in done.stderr) == (2, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]

@@ -84,6 +84,40 @@ def test_a_second_frame_behind_the_first_is_no_more_memory(tmp_path: Path) -> No
     refused(path, "a checksum or size is wrong")
 
 
+def _with_index(path: Path, chunk: bytes, *entries: tuple[int, int]) -> None:
+    """A shard: a chunk, then where each chunk lies (first byte, bytes), then a checksum."""
+    index = np.array(entries, dtype="<u8").tobytes()
+    (path / "data.zarr/latents/c/0/0").write_bytes(chunk + with_crc(index))
+
+
+def test_megabytes_behind_an_honest_frame_are_not_unpacked(tmp_path: Path) -> None:
+    path = make(tmp_path / "c", "zarr")
+    good = (path / "data.zarr/latents/c/0/0").read_bytes()
+    offset, length = map(int, np.frombuffer(good[-20:-4], "<u8"))
+    honest = good[offset : offset + length - 4]
+    chunk = with_crc(honest + bytes(Zstd(level=3).encode(bytes(1 << 24))))
+    _with_index(path, chunk, (0, len(chunk)))
+    with little_memory(5_000_000), pytest.raises(Refused, match="a checksum or size is wrong"):
+        read_all(path)
+
+
+@pytest.mark.parametrize("entry", [(0, 1 << 40), (0, 1 << 62), (1 << 63, 1 << 63), (10, 1 << 13)])
+def test_an_index_that_leads_out_of_the_file(tmp_path: Path, entry: tuple[int, int]) -> None:
+    path = make(tmp_path / "c", "zarr")
+    chunk = (path / "data.zarr/latents/c/0/0").read_bytes()[:-20]
+    _with_index(path, chunk, entry)
+    refused_by_reader(path, "an index that no cache of ours has")
+
+
+def test_chunks_that_lie_in_each_other(tmp_path: Path) -> None:
+    """Each as long as the file: it would be gone through as often as there are chunks."""
+    path = make(tmp_path / "c", "zarr")
+    _array(path, lambda said: _shard(said).update(chunk_shape=[1, 24]))
+    chunk = packed(bytes(24 * 4))
+    _with_index(path, chunk, *[(0, len(chunk))] * 8)
+    refused_by_reader(path, "an index that no cache of ours has")
+
+
 def test_a_file_that_is_larger_than_any_chunk_is_not_read(tmp_path: Path) -> None:
     path = make(tmp_path / "c", "zarr")
     for name in ("label/c/0", "latents/c/1/0"):

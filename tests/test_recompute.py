@@ -268,7 +268,7 @@ def test_repair_of_crops(here: Run, small: Small, tmp_path: Path) -> None:
     damaged = bytes_of(small.crops)
     _refused(here("cache", "repair", small.crops), "--root DIR")
     done = here("cache", "repair", small.crops, "--root", small.images)
-    assert "shards made again: 0, 2" in done.stdout
+    assert "shards made again: number 0, number 2" in done.stdout
     whole(small.crops, pattern)
     # an image is another: refused, and what is there stays
     shutil.rmtree(small.crops)
@@ -280,7 +280,7 @@ def test_repair_of_crops(here: Run, small: Small, tmp_path: Path) -> None:
     _refused(done, "are not those that were cropped")
     assert bytes_of(small.crops) == damaged
     done = here("cache", "repair", small.crops, "--from", pattern)
-    assert "shards of the equal cache: 0, 2" in done.stdout
+    assert "shards of the equal cache: number 0, number 2" in done.stdout
     whole(small.crops, pattern)
 
 

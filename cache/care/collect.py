@@ -28,7 +28,7 @@ from cache.find import DEEPEST
 from cache.parts import PLAN
 from cache.printable import printable
 from cache.progress import work_in
-from cache.schema import MANIFEST, MANIFEST_LIMIT, SAMPLES, parse_json, read_manifest
+from cache.schema import CACHE_NAMES, MANIFEST, MANIFEST_LIMIT, SAMPLES, parse_json, read_manifest
 from cache.share.export_npy import claim as npy_claim
 
 QUIET = 3600.0
@@ -44,7 +44,7 @@ _KINDS = (("done", _DONE), ("aside", _ASIDE), ("work", _WORK), ("making", _MAKIN
 _ALIKE = rf"\..+\.(?:work|{_WORD}|replaced|done)-.*"
 _TEMPORARY = r"\..+\.[0-9a-f]{12}\.tmp"
 
-_CACHE = r"manifest\.json|samples\.jsonl|provenance\.json|data\.h5|data\.zarr(?:/.+)?"
+_CACHE = CACHE_NAMES
 _NPY = r"[a-z_]+\.npy|samples\.jsonl|export\.json|README\.txt"
 _PART = (
     r"plan\.json|samples\.jsonl|published|state\.npy|\.state\.npy\.\d+|parts(?:/\d+\.npy)?"

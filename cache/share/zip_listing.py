@@ -137,6 +137,8 @@ def _entries(path: Path, file: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
 
 
 def _wrong(entry: zipfile.ZipInfo) -> str:
+    if not entry.filename:
+        return "(an entry) has no name"
     if entry.flag_bits & 0x1:
         return "is encrypted"
     if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:

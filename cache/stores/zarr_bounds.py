@@ -9,12 +9,14 @@ its own header says that it is exactly as large as a chunk is: memory is bounded
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from numcodecs import zstd
 from pydantic import BaseModel, ConfigDict, Field
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
@@ -131,8 +133,12 @@ class ArrayFile(_Strict):
     def most_bytes(self) -> int:
         """A file cannot have more: zstd adds less than 1 % to what it cannot compress."""
         count = self.piece[0] // self.chunk[0]
+        return count * self.most_chunk_bytes() + 16 * count + 4
+
+    def most_chunk_bytes(self) -> int:
+        """The same of what is compressed together."""
         raw = self.chunk[0] * self.row_bytes
-        return count * (raw + raw // 128 + 1024) + 16 * count + 4
+        return raw + raw // 128 + 1024
 
     def metadata(self) -> dict[str, Any]:
         """For `zarr.AsyncArray`."""
@@ -198,7 +204,30 @@ def refuse_strange_files(folder: Place, found: ArrayFile, start: int, stop: int)
         place = place / last
         held = place.is_file() if not isinstance(place, Path) else os.path.lexists(place)
         if held:  # digests find what is missing
-            refuse_strange_file(place, most)
+            size = refuse_strange_file(place, most)
+            if isinstance(found.codecs[0], _Sharding):
+                _refuse_odd_index(place, found, size)
+
+
+def _refuse_odd_index(place: Place, found: ArrayFile, size: int) -> None:
+    """The index at the end of a shard says where each chunk lies: whatever it says, zarr reads.
+
+    Raises:
+        CacheDamagedError: chunks outside of the file, larger than any can be, or one in another.
+    """
+    count = found.piece[0] // found.chunk[0]
+    begin = size - 16 * count - 4  # offset and length of each chunk, and a checksum
+    if begin < 0:
+        raise CacheDamagedError(f"{place} is too short to hold the index of its chunks.")
+    with place.open("rb") as file:
+        file.seek(begin)
+        index = np.frombuffer(file.read(16 * count), "<u8").reshape(-1, 2)
+    offset, length = index[(index != np.iinfo("<u8").max).any(axis=1)].T
+    order = np.argsort(offset)
+    inside = (offset <= begin).all() and (length <= found.most_chunk_bytes()).all()
+    ends = (offset + length)[order] if inside else offset
+    if not inside or (ends > begin).any() or (offset[order][1:] < ends[:-1]).any():
+        raise CacheDamagedError(f"{place} has an index that no cache of ours has; not read.")
 
 
 def zstd_size(frame: bytes) -> int | None:
@@ -222,19 +251,18 @@ def zstd_size(frame: bytes) -> int | None:
 class BoundedZstd(ZstdCodec):
     """Decompresses what is as large as its chunk, and refuses anything else before it begins."""
 
-    def _refuse_other_size(self, chunk_bytes: Any, chunk_spec: Any) -> None:
-        size = zstd_size(chunk_bytes.as_numpy_array()[:18].tobytes())
+    def _decode_sync(self, chunk_bytes: Any, chunk_spec: Any) -> Any:
+        packed = chunk_bytes.as_numpy_array()
+        size = zstd_size(packed[:18].tobytes())
         needed = math.prod(chunk_spec.shape) * chunk_spec.dtype.to_native_dtype().itemsize
         if size != needed:
             says = "an unknown number of" if size is None else str(size)
             raise CacheDamagedError(
                 f"a chunk would have {says} bytes unpacked instead of {needed}; not unpacked."
             )
-
-    def _decode_sync(self, chunk_bytes: Any, chunk_spec: Any) -> Any:
-        self._refuse_other_size(chunk_bytes, chunk_spec)
-        return super()._decode_sync(chunk_bytes, chunk_spec)
+        # More frames may follow the first: there is room for one.
+        unpacked = zstd.decompress(packed, np.empty(needed, dtype=np.uint8))
+        return chunk_spec.prototype.buffer.from_array_like(unpacked)
 
     async def _decode_single(self, chunk_bytes: Any, chunk_spec: Any) -> Any:
-        self._refuse_other_size(chunk_bytes, chunk_spec)
-        return await super()._decode_single(chunk_bytes, chunk_spec)
+        return await asyncio.to_thread(self._decode_sync, chunk_bytes, chunk_spec)

@@ -7,6 +7,7 @@ back as zeros, so completeness is the manifest's business, not the folder's.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from cache.schema import chunk_rows_for, side_rows_for
 from cache.source import Place
 from cache.store import Array, Bulk, little_endian
 from cache.stores.zarr_bounds import FILE_LIMIT, ArrayFile, array_file, refuse_strange_files
+
+# Where one chunk of several fails, zarr leaves the others to asyncio, which logs their tracebacks.
+logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 FOLDER = "data.zarr"
 _COMPRESSORS = (ZstdCodec(level=3), Crc32cCodec())

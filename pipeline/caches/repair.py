@@ -67,8 +67,8 @@ def repair_text(path: Path, redone: Redone | None) -> str:
     if redone is None:
         return f"{name}: whole, nothing to repair."
     said = {
-        "shards made again": [str(shard) for shard in redone.made],
-        "shards of the equal cache": [str(shard) for shard in redone.taken],
+        "shards made again": [f"number {shard}" for shard in redone.made],
+        "shards of the equal cache": [f"number {shard}" for shard in redone.taken],
         "columns restored": redone.columns,
         "files restored": redone.files,
         "files dropped": [printable(file) for file in redone.dropped],
