@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -53,6 +54,8 @@ def start(*words: object, **env: str) -> subprocess.Popen[str]:
         text=True,
         env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200", **env},
         start_new_session=True,
+        # A shell lets what it starts in the background ignore Ctrl-C, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
