@@ -64,7 +64,7 @@ def read_provenance(folder: Place) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise CacheDamagedError(f"{path} is no JSON object.")
     if _FILES not in found and _DIGEST not in found:  # made before files were listed
-        if not {"made", "versions"} <= found.keys() <= _BEFORE:
+        if not found.keys() <= _BEFORE:
             raise CacheDamagedError(f"{path} is not the provenance of a cache.")
         return found
     listed = {k: v for k, v in found.items() if k != _DIGEST}

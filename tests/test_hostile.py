@@ -254,3 +254,14 @@ def test_a_sentence_does_not_command_a_terminal(here: Run, tmp_path: Path) -> No
 def test_a_sentence_of_many_lines_keeps_them(capsys: pytest.CaptureFixture[str]) -> None:
     say("a\n  b\x1b[2J\r\n\x07")
     assert capsys.readouterr().err == "a\n  b\\x1b[2J\\r\n\\x07\n"
+
+
+def test_another_file_does_not_pass_for_a_provenance(tmp_path: Path) -> None:
+    """A link to somebody's notebook: what provenance says is copied and exported."""
+    path = make(tmp_path / "c", "zarr")
+    (tmp_path / "private.ipynb").write_text(json.dumps({"cells": [SECRET]}, indent=1) + "\n")
+    (path / PROVENANCE).unlink()
+    (path / PROVENANCE).symlink_to(tmp_path / "private.ipynb")
+    faults = check(path).faults
+    assert [fault.what for fault in faults if "is not the provenance of a cache" in fault.what]
+    assert SECRET not in str(faults)
