@@ -28,7 +28,7 @@ repro: $(READY)  ## Run the whole pipeline on the embedded data set and print th
 test: $(READY)  ## Run the tests
 	@python -m pytest
 
-soak: $(READY)  ## Kill commands 100 times (SOAK_KILLS=1000: more) at random moments; a quarter of an hour
+soak: $(READY)  ## Kill commands 100 times (SOAK_KILLS=1000: more) at random moments; some minutes
 	@python -m pytest -m soak -s tests/test_soak.py
 
 check: $(READY)  ## Look at formatting, lint and types; change nothing

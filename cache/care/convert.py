@@ -1,6 +1,6 @@
 """The same cache in the other store: equal rows, equal digests, put in place by one rename.
 
-.NAME.convert-<random>/    next to NAME: what will be NAME (beside.py)
+It is made in .NAME.convert-<random>/ next to NAME (beside.py).
 """
 
 from __future__ import annotations
