@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+RUNTIMES := .venv/ready-bench
+AVALANCHE := .venv-bench/ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
@@ -40,12 +42,27 @@ fix: $(READY)  ## Mend formatting and what lint can mend
 	@ruff format .
 	@ruff check --fix .
 
-bench: $(READY)  ## Time the parts against their floors; writes bench.json
+bench: $(READY) $(RUNTIMES) $(AVALANCHE)  ## Time the parts (15 minutes; QUICK=1: 3); writes bench.json
 	@OMP_NUM_THREADS=$$(getconf _NPROCESSORS_ONLN) python -m pytest -m bench -s tests/bench
+
+# What only the benchmark compares with.  Where it cannot be had, its rows are left out.
+$(RUNTIMES): $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
+	  -c constraints.txt -e '.[bench]' || echo "ONNX Runtime or OpenVINO cannot be installed here."
+	@touch $@
+
+# A Python of its own, which sees ours: its package brings a folder "tests" that would hide this one.
+$(AVALANCHE): $(READY)
+	@rm -rf .venv-bench && $(BIN)/python -m venv --without-pip .venv-bench
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$(.venv-bench/bin/python \
+	  -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/lgr-pipe.pth"
+	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
+	  -c constraints.txt 'avalanche-lib==0.6.0' 'wandb<0.31' || echo "Avalanche cannot be installed here."
+	@touch $@
 
 report: $(READY)  ## Make the table of runs/study again, into runs/report
 	@lgr-pipe report runs/study --out runs/report
 
 clean:  ## Remove data, runs and tools' caches; keep .venv and DVC's cache
-	rm -rf data runs dvc_plots bench.json .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf data runs dvc_plots bench bench.json .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -7,7 +7,6 @@ made by one process, from parts that many may have written (parts.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -61,35 +60,43 @@ class StoreReader(Protocol):
     def describe(self, column: str) -> tuple[str, tuple[int, ...]]:
         """dtype and shape as the store has them.  Raises CacheDamagedError if it has none."""
 
-    def read(self, column: str, start: int, stop: int) -> Array:
-        """Rows start..stop-1.  Raises CacheDamagedError where a checksum fails."""
+    def chunk_rows(self, column: str) -> int:
+        """Rows that are checked and unpacked together: the least that can be read."""
+
+    def read(self, column: str, start: int, stop: int, into: Array | None = None) -> Array:
+        """Rows start..stop-1; several threads may call it at once.
+
+        `into`: to be filled and returned; dtype and shape are the rows', C-contiguous.  After an
+        error it holds anything.
+
+        Raises:
+            CacheDamagedError: a checksum fails, or something is missing.
+        """
 
     def close(self) -> None: ...
 
 
-def _zarr() -> tuple[Callable[[Path, Bulk], StoreWriter], Callable[[Place], StoreReader]]:
-    from cache.stores.zarr_store import ZarrReader, ZarrWriter
-
-    return ZarrWriter, ZarrReader
-
-
-def _hdf5() -> tuple[Callable[[Path, Bulk], StoreWriter], Callable[[Place], StoreReader]]:
-    from cache.stores.hdf5_store import Hdf5Reader, Hdf5Writer
-
-    return Hdf5Writer, Hdf5Reader
-
-
-_STORES = {"zarr": _zarr, "hdf5": _hdf5}  # imported only when used: zarr takes 0.4 s
-
-STORES = tuple(_STORES)
+STORES = ("zarr", "hdf5")
 
 
 def store_writer(store: str, folder: Path, bulk: Bulk) -> StoreWriter:
-    return _STORES[store]()[0](folder, bulk)
+    if store == "hdf5":  # imported only when used: zarr takes 0.4 s
+        from cache.stores.hdf5_store import Hdf5Writer
+
+        return Hdf5Writer(folder, bulk)
+    from cache.stores.zarr_store import ZarrWriter
+
+    return ZarrWriter(folder, bulk)
 
 
 def store_reader(store: str, folder: Place) -> StoreReader:
-    return _STORES[store]()[1](folder)
+    if store == "hdf5":
+        from cache.stores.hdf5_store import Hdf5Reader
+
+        return Hdf5Reader(folder)
+    from cache.stores.zarr_reader import ZarrReader
+
+    return ZarrReader(folder)
 
 
 def little_endian(dtype: str) -> np.dtype[Any]:

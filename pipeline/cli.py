@@ -1,22 +1,90 @@
-"""The command line.  Bodies are a few lines; heavy imports happen inside them."""
+"""The command line: which commands there are; each is imported when it is called.
+
+So the list of commands takes as long as Typer, and a command as long as what it uses.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import typer
 
-from cache.errors import Refused
-from pipeline import cli_cache, cli_data, cli_extract, cli_sweep
-from pipeline import options as o
 from pipeline.console import Guarded
-from pipeline.options import setting
-from pipeline.params import DrawParams, TrainParams, resolve, sections_of_cache, trace
-from pipeline.show_config import config_text, with_strategy
+from pipeline.later import Later
+
+_OTHERS_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""Of a strategy; of train."""
+COMMANDS = (
+    Later(
+        "draw",
+        "pipeline.cli_data:draw",
+        "Draw the embedded data set: faces with eight expressions, train and test people apart.",
+    ),
+    Later(
+        "crop",
+        "pipeline.cli_extract:crop",
+        "Find the faces (dlib) and cut them out: images -> crop cache.",
+    ),
+    Later(
+        "extract",
+        "pipeline.cli_extract:extract",
+        "Run a frozen backbone once over the crops: crop cache -> latent cache.",
+    ),
+    Later(
+        "pretrain",
+        "pipeline.cli_extract:pretrain",
+        "Train the small root (lenet) on the images that are held out for it.",
+    ),
+    Later(
+        "backbones",
+        "pipeline.cli_extract:backbones",
+        "List the backbones: length of a latent, parameters, and GMACs for each crop.",
+    ),
+    Later(
+        "train",
+        "pipeline.cli_train:train",
+        "Learn the tasks one after the other from cached latents, once for each seed.",
+        _OTHERS_OPTIONS,
+    ),
+    Later(
+        "sweep",
+        "pipeline.cli_sweep:sweep",
+        "Search a grid of options by accuracy on validation rows; test rows are not looked at.",
+        _OTHERS_OPTIONS,
+    ),
+    Later(
+        "strategies",
+        "pipeline.cli_train:strategies",
+        "List the strategies: what each reads, keeps and computes, and its own options.",
+    ),
+    Later(
+        "report",
+        "pipeline.cli_report:report",
+        "Print the result tables: strategies in rows, mean and spread over seeds.",
+    ),
+    Later(
+        "datasets",
+        "pipeline.cli_data:datasets_app",
+        "List the data sets: classes, sizes, how they must lie, and where to ask for them.",
+    ),
+    Later(
+        "cache",
+        "pipeline.cli_cache:cache_app",
+        "Look after caches: what there is, whether it is whole, in what two differ.",
+    ),
+)
+
+
+class Commands(Guarded):
+    """All of them."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = {command.name: command for command in COMMANDS}
+
 
 app = typer.Typer(
-    cls=Guarded,
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -33,199 +101,9 @@ app = typer.Typer(
 )
 
 
-@app.command()
-def draw(
-    out: Annotated[Path, typer.Option(help="Folder to make")],
-    per_class: Annotated[int | None, setting(DrawParams, "per_class", "--per-class")] = None,
-    seed: Annotated[int | None, setting(DrawParams, "seed", "--seed")] = None,
-    contact_sheet: Annotated[
-        Path | None, typer.Option(help="Also write a PNG with some of the faces, to look at")
-    ] = None,
-    params: o.ParamsFile = None,
-    overwrite: o.Overwrite = False,
-) -> None:
-    """Draw the embedded data set: faces with eight expressions, train and test people apart."""
-    from pipeline.console import progress, say
-    from stages.draw import dataset as drawing
-    from stages.draw.expressions import EXPRESSIONS
-
-    settings = resolve(params, {"draw": {"per_class": per_class, "seed": seed}}).draw
-    total = settings.per_class * len(EXPRESSIONS)
-    with progress("draw", total, "faces") as tick:
-        made = drawing.draw(out, settings.per_class, settings.seed, overwrite=overwrite, tick=tick)
-    say(f"{made} faces drawn into {out}." if made else f"{out} is drawn already: nothing to do.")
-    if contact_sheet is not None:
-        drawing.contact_sheet(settings.per_class, settings.seed).save(contact_sheet, format="PNG")
-
-
-app.command()(cli_extract.crop)
-app.command()(cli_extract.extract)
-app.command()(cli_extract.pretrain)
-app.command()(cli_extract.backbones)
-app.add_typer(cli_data.datasets_app, name="datasets")
-app.add_typer(cli_cache.cache_app, name="cache")
-
-
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def train(
-    context: typer.Context,
-    strategy: Annotated[str, typer.Option(help="Strategy; lgr-pipe strategies lists them")],
-    out: Annotated[Path, typer.Option(help="Folder for metrics.json and run.json")],
-    cache: o.LatentCache = None,
-    cache_root: o.CacheRoot = None,
-    scenario: Annotated[str | None, setting(TrainParams, "scenario", "--scenario")] = None,
-    tasks: Annotated[int | None, setting(TrainParams, "tasks", "--tasks")] = None,
-    class_order: Annotated[str | None, setting(TrainParams, "class_order", "--class-order")] = None,
-    uneven: Annotated[bool | None, setting(TrainParams, "uneven", "--uneven/--no-uneven")] = None,
-    iters: Annotated[int | None, setting(TrainParams, "iters", "--iters")] = None,
-    batch_size: Annotated[int | None, setting(TrainParams, "batch_size", "--batch-size")] = None,
-    lr: Annotated[float | None, setting(TrainParams, "lr", "--lr")] = None,
-    seeds: Annotated[str | None, setting(TrainParams, "seeds", "--seeds")] = None,
-    protocol: Annotated[str | None, setting(TrainParams, "protocol", "--protocol")] = None,
-    validation: Annotated[float | None, setting(TrainParams, "validation", "--validation")] = None,
-    evaluate_on: Annotated[str | None, setting(TrainParams, "evaluate_on", "--evaluate-on")] = None,
-    early_stopping: Annotated[
-        int | None, setting(TrainParams, "early_stopping", "--early-stopping")
-    ] = None,
-    period: Annotated[float | None, setting(TrainParams, "period", "--period")] = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(help="Refuse a cache of another backbone; in --cache-root, choose by it"),
-    ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(help="Refuse a cache of another data set; in --cache-root, choose by it"),
-    ] = None,
-    crops: o.CropCache = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            help="Weights of the root: a FILE, or a name; refuse a cache of others; in "
-            "--cache-root, choose by them. nr, dgr and dgr+d need it where the cache's root came "
-            "from a file"
-        ),
-    ] = None,
-    tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard's logs")] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Go on after the last task that an interrupted run finished; to a finished one, "
-            "add more --seeds",
-        ),
-    ] = False,
-    device: o.Device = "auto",
-    threads: o.Threads = None,
-    preset: o.Preset = None,
-    params: o.ParamsFile = None,
-    show_config: o.ShowConfig = False,
-    overwrite: o.Overwrite = False,
-) -> None:
-    """Learn the tasks one after the other from cached latents, once for each seed.
-
-    A strategy's own options are given like the others, for example --strategy lr
-    --buffer-size 500; lgr-pipe strategies lists them.
-    """
-    options = locals()
-    own = extra_options(context.args)
-    fields = {field: options[field] for field in TrainParams.model_fields}
-    resolved = trace(params, {"train": fields, **sections_of_cache(options)}, preset)
-    if show_config:
-        typer.echo(config_text(with_strategy(resolved, strategy, own) if strategy else resolved))
-        return
-    if resume and overwrite:
-        raise Refused(
-            "--resume goes on with what an earlier run left in --out, --overwrite replaces it: "
-            "give one of them."
-        )
-    from cache.remote.fetch import locate
-    from pipeline import device as devices
-    from pipeline import stage_two
-    from pipeline.caches.match import said_by
-    from pipeline.caches.root import chosen
-
-    said = said_by(resolved)
-    how = stage_two.TrainHow(
-        given=own,
-        device=devices.choose(device),
-        said=said,
-        cache_root=cache_root,
-        crops=None if crops is None else locate(crops),
-        weights=weights,
-        tensorboard=tensorboard,
-        threads=threads,
-        resume=resume,
-        overwrite=overwrite,
-    )
-    where = chosen(None if cache is None else locate(cache), cache_root, said)
-    stage_two.train(resolved.params, strategy, where, out, how)
-
-
-def extra_options(words: list[str]) -> dict[str, str]:
-    """`--name value` or `--name=value`, as left over by the command's own options."""
-    given: dict[str, str] = {}
-    rest = iter(words)
-    for word in rest:
-        name, equals, value = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or not name:
-            raise typer.BadParameter(f"unexpected argument {word!r}")
-        following = value if equals else next(rest, None)
-        if following is None:
-            raise typer.BadParameter(f"option --{name} needs a value (or does not exist)")
-        given[name] = following
-    return given
-
-
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
-    cli_sweep.sweep
-)
-
-
-@app.command()
-def strategies(
-    backbone: Annotated[str, typer.Option(help="Count costs for latents of this root")] = "vgg16",
-    classes: Annotated[int, typer.Option(min=1, help="Classes")] = 8,
-    tasks: Annotated[int | None, setting(TrainParams, "tasks", "--tasks")] = None,
-    iters: Annotated[int | None, setting(TrainParams, "iters", "--iters")] = None,
-    batch_size: Annotated[int | None, setting(TrainParams, "batch_size", "--batch-size")] = None,
-) -> None:
-    """List the strategies: what each reads, keeps and computes, and its own options."""
-    from pipeline.strategy_list import Case, listing
-
-    given = {"tasks": tasks, "iters": iters, "batch_size": batch_size}
-    train = resolve(None, {"train": given}).train
-    case = Case(backbone, classes, min(train.tasks, classes), train.iters, train.batch_size)
-    typer.echo(listing(case))
-
-
-@app.command()
-def report(
-    runs: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Folders with runs, of any number of studies", show_default="runs"),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for table.md, table.csv and curves.csv")
-    ] = None,
-) -> None:
-    """Print the result tables: strategies in rows, mean and spread over seeds.
-
-    Runs that differ in more than the strategy (data, backbone, scenario, training) get tables of
-    their own.
-    """
-    from cache.files import write_text
-    from stages.report.flat import curves_csv, table_csv
-    from stages.report.runs import find_studies
-    from stages.report.table import markdown
-
-    studies = find_studies(runs or [Path("runs")])
-    text = markdown(studies)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        write_text(out / "table.csv", table_csv(studies))
-        write_text(out / "curves.csv", curves_csv(studies))
-        write_text(out / "table.md", text)
-    typer.echo(text)
+@app.callback()
+def _() -> None:
+    """Nothing is done before a command: it makes a group of an app that has none of its own."""
 
 
 def main() -> None:

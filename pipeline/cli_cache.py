@@ -10,8 +10,8 @@ import typer
 from cache.errors import Refused
 from pipeline import cli_cache_mend as mend
 from pipeline import cli_cache_share as share
-from pipeline import options as o
-from pipeline.console import print_json
+from pipeline.console import Json, print_json
+from pipeline.folders import FOLDERS_OF_CACHES, folders_of_caches
 
 cache_app = typer.Typer(
     help=(
@@ -20,6 +20,7 @@ cache_app = typer.Typer(
         "export, import and gc only read."
     ),
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
 )
 CachePath = Annotated[Path, typer.Argument(help="Cache, from lgr-pipe crop or extract")]
@@ -34,7 +35,7 @@ CacheWhere = Annotated[
 
 
 @cache_app.command("info")
-def info(path: CacheWhere, as_json: o.Json = False) -> None:
+def info(path: CacheWhere, as_json: Json = False) -> None:
     """Say what a cache holds, where it comes from, and who can make it again from what.
 
     Rows by split and class, faces found, store and size, the root and its weights, the range of
@@ -70,7 +71,7 @@ def verify(
     crops: mend.Crops = None,
     root: mend.Images = None,
     weights: mend.Weights = None,
-    as_json: o.Json = False,
+    as_json: Json = False,
 ) -> None:
     """Read every byte of caches and compare it with what was written; tell all faults.
 
@@ -160,7 +161,7 @@ def _safe(text: object) -> str:
 def diff(
     a: Annotated[Path, typer.Argument(metavar="A", help="A cache")],
     b: Annotated[Path, typer.Argument(metavar="B", help="Another of the same kind")],
-    as_json: o.Json = False,
+    as_json: Json = False,
 ) -> None:
     """Compare two caches: settings, rows and values; the store does not matter.
 
@@ -191,9 +192,9 @@ def diff(
 def ls(
     root: Annotated[
         Path | None,
-        typer.Argument(help="Folder to look through", show_default=o.FOLDERS_OF_CACHES),
+        typer.Argument(help="Folder to look through", show_default=FOLDERS_OF_CACHES),
     ] = None,
-    as_json: o.Json = False,
+    as_json: Json = False,
 ) -> None:
     """List all caches below a folder: kind, data set, backbone, rows, size, age, state.
 
@@ -206,7 +207,7 @@ def ls(
     from pipeline.caches.text import found_json, found_lines
     from pipeline.console import say
 
-    roots = o.folders_of_caches(root, shared=True)
+    roots = folders_of_caches(root, shared=True)
     found = [cache for place in roots for cache in find(place)]
     if as_json:
         print_json([found_json(cache) for cache in found])
@@ -226,7 +227,7 @@ def convert(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a cache of the same kind at B")
     ] = False,
-    as_json: o.Json = False,
+    as_json: Json = False,
 ) -> None:
     """Write a cache in the other store: same rows, samples, fingerprint and content digest.
 
@@ -271,7 +272,7 @@ def samples(
     ] = None,
     split: Annotated[str | None, typer.Option(help="Only these: train, test, pretrain")] = None,
     label: Annotated[str | None, typer.Option(help="Only this class")] = None,
-    as_json: o.Json = False,
+    as_json: Json = False,
 ) -> None:
     """List the rows of a cache: id, class, subject, split, status, and why an image failed.
 

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline import options as o
-from pipeline.console import print_json
+from pipeline.console import Json, print_json
 
 Crops = Annotated[
     Path | None,
@@ -42,7 +41,7 @@ def repair(
             help="An equal cache, in whatever store: what is missing is taken from it",
         ),
     ] = None,
-    as_json: o.Json = False,
+    as_json: Json = False,
 ) -> None:
     """Put a damaged cache right: only what is damaged is done again.
 

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from cache.errors import Refused
-from pipeline import options as o
-from pipeline.console import print_json
+from pipeline.console import Json, print_json
+from pipeline.folders import LOCAL_FOLDERS, folders_of_caches
 
 
 def export(
@@ -31,7 +31,7 @@ def export(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an export of the same format at OUT")
     ] = False,
-    as_json: o.Json = False,
+    as_json: Json = False,
 ) -> None:
     """Write a cache for other programs, or as one file to send.
 
@@ -83,7 +83,7 @@ def import_(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a cache of the same kind at OUT")
     ] = False,
-    as_json: o.Json = False,
+    as_json: Json = False,
 ) -> None:
     """Make the cache in a zip file a cache again.
 
@@ -114,7 +114,7 @@ def gc(
         typer.Argument(
             metavar="ROOT",
             help="Folder to look through; a cache root that others share only if it is named",
-            show_default=o.LOCAL_FOLDERS,
+            show_default=LOCAL_FOLDERS,
         ),
     ] = None,
     dry_run: Annotated[
@@ -126,7 +126,7 @@ def gc(
             min=0, metavar="DAYS", help="Unfinished work untouched for so long goes; 0: all of it"
         ),
     ] = 7,
-    as_json: o.Json = False,
+    as_json: Json = False,
 ) -> None:
     """Remove what interrupted commands have left; never a finished cache.
 
@@ -145,7 +145,7 @@ def gc(
 
     if math.isnan(older_than):  # would be older than nothing, and so take everything
         raise Refused("--older-than must be a number of days, got nan.")
-    roots = o.folders_of_caches(root, shared=False)
+    roots = folders_of_caches(root, shared=False)
     seconds = older_than * 86400
     found = [verdict for place in roots for verdict in collect(place, seconds)]
     going = [verdict for verdict in found if verdict.goes]

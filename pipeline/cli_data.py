@@ -1,4 +1,4 @@
-"""The commands that show the data sets there are, and whether yours is whole."""
+"""The commands that draw a data set, and show what others there are and whether yours is whole."""
 
 from __future__ import annotations
 
@@ -8,11 +8,38 @@ from typing import Annotated
 import typer
 
 from pipeline import options as o
-from pipeline.params import resolve
+from pipeline.options import setting
+from pipeline.params import DrawParams, resolve
+
+
+def draw(
+    out: Annotated[Path, typer.Option(help="Folder to make")],
+    per_class: Annotated[int | None, setting(DrawParams, "per_class", "--per-class")] = None,
+    seed: Annotated[int | None, setting(DrawParams, "seed", "--seed")] = None,
+    contact_sheet: Annotated[
+        Path | None, typer.Option(help="Also write a PNG with some of the faces, to look at")
+    ] = None,
+    params: o.ParamsFile = None,
+    overwrite: o.Overwrite = False,
+) -> None:
+    """Draw the embedded data set: faces with eight expressions, train and test people apart."""
+    from pipeline.console import progress, say
+    from stages.draw import dataset as drawing
+    from stages.draw.expressions import EXPRESSIONS
+
+    settings = resolve(params, {"draw": {"per_class": per_class, "seed": seed}}).draw
+    total = settings.per_class * len(EXPRESSIONS)
+    with progress("draw", total, "faces") as tick:
+        made = drawing.draw(out, settings.per_class, settings.seed, overwrite=overwrite, tick=tick)
+    say(f"{made} faces drawn into {out}." if made else f"{out} is drawn already: nothing to do.")
+    if contact_sheet is not None:
+        drawing.contact_sheet(settings.per_class, settings.seed).save(contact_sheet, format="PNG")
+
 
 datasets_app = typer.Typer(
     help="List the data sets: classes, sizes, how they must lie, and where to ask for them.",
     invoke_without_command=True,
+    add_completion=False,
     rich_markup_mode=None,
 )
 

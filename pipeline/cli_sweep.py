@@ -16,7 +16,7 @@ from pipeline.params import TrainParams
 
 _ENTRY = (
     "from pipeline.jobs import end_with_parent; end_with_parent(); "
-    "from pipeline.cli import main; main()"
+    "from pipeline.start import main; main()"
 )
 
 
@@ -87,6 +87,7 @@ def sweep(
     from pipeline.caches.root import chosen
     from pipeline.console import say
     from pipeline.grid import TrainReader, parse_grids, path_of, plan
+    from pipeline.resident import settled
     from stages.report.sweep import markdown
 
     dask = parse_executor(executor, dask_scheduler, jobs, size="--jobs")
@@ -104,20 +105,23 @@ def sweep(
     said = reader.said([*words, *any_strategy])
     folder = chosen(None if cache is None else _here(cache), cache_root, said)
     words.append(f"--cache={folder}")
-    points = plan(grids, words, reader.settings)
-    given, _ = reader.options(points[0].words)
+    given, _ = reader.options([*words, *any_strategy])
     if given["crops"] is not None:
         _here(given["crops"])
+    device = given["device"] if dask_scheduler is not None else devices.choose(given["device"])
     with Cache(folder) as opened:
         opened.expect("latents")
-        refuse_other(said, opened.manifest, folder, path_of(given, "crops"), note=say)
-        reader.check_tasks(points, opened)
         manifest = opened.manifest
-    device = given["device"] if dask_scheduler is not None else devices.choose(given["device"])
+        refuse_other(said, manifest, folder, path_of(given, "crops"), note=say)
+        settings = reader.params([*words, *any_strategy]).train
+        form, latents = settled(settings, device, manifest, path_of(given, "crops"))
+        words.append(f"--resident={form}")
+        points = plan(grids, words, reader.settings)
+        reader.check_tasks(points, opened)
     jobs = jobs or work.default_jobs(device, threads)
     how = work.SweepHow(
         jobs=jobs,
-        estimate=work.estimate(manifest, path_of(given, "crops")),
+        estimate=work.estimate(latents, path_of(given, "crops")),
         command=(sys.executable, "-c", _ENTRY, "train"),
         tensorboard=path_of(given, "tensorboard"),
         overwrite=overwrite,

@@ -7,47 +7,23 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.text import Text
 from typer.core import TyperGroup
 
 from cache.errors import CacheDamagedError, Refused
 from cache.printable import printable
 from cache.remote.url import redacted
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
 # A path that cannot be used as it was given: the user's to mend, like any other mistake.
 _WRONG_PLACE = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
 )
-
-_err = Console(stderr=True, highlight=False)
-
-
-class _Rate(ProgressColumn):
-    """Units per second; what was already there at the start does not count."""
-
-    def render(self, task: Task) -> Text:
-        done = task.completed - task.fields["before"]
-        if not task.elapsed or done <= 0:
-            return Text("")
-        return Text(f"{done / task.elapsed:.1f} {task.fields['unit']}/s")
-
 
 Tick = Callable[[int], None]
 
@@ -55,28 +31,30 @@ Tick = Callable[[int], None]
 class Bars:
     """Progress bars, one below the other."""
 
-    def __init__(self, bars: Progress) -> None:
+    def __init__(self, bars: Progress | None) -> None:
+        """None: there is nobody to look at them."""
         self._bars = bars
 
     def add(self, title: str, total: int, unit: str, before: int = 0) -> Tick:
         """A bar and its `tick(n)`; `before` is what an earlier run did, no part of the rate."""
-        task = self._bars.add_task(
+        if self._bars is None:
+            return lambda _: None
+        bars = self._bars
+        task = bars.add_task(
             printable(title), total=total, unit=unit, before=before, completed=before
         )
-        return lambda count: self._bars.advance(task, count)
+        return lambda count: bars.advance(task, count)
 
 
 @contextmanager
 def bars() -> Iterator[Bars]:
     """Bars on a terminal, nothing elsewhere."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=_err, disable=not _err.is_terminal) as shown:
+    if not _is_terminal():
+        yield Bars(None)
+        return
+    from pipeline.bars import counting
+
+    with counting() as shown:
         yield Bars(shown)
 
 
@@ -90,16 +68,18 @@ def progress(title: str, total: int, unit: str) -> Iterator[Tick]:
 @contextmanager
 def byte_progress(title: str) -> Iterator[Callable[[int, int], None]]:
     """A bar in bytes: `tell(there, of)`, where it may turn out that there are more or fewer."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=_err, disable=not _err.is_terminal) as shown:
+    if not _is_terminal():
+        yield lambda *_: None
+        return
+    from pipeline.bars import bytewise
+
+    with bytewise() as shown:
         task = shown.add_task(printable(title), total=None)
         yield lambda there, of: shown.update(task, completed=there, total=of)
+
+
+def _is_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def say(text: str) -> None:
@@ -107,8 +87,11 @@ def say(text: str) -> None:
 
     Strangers' text may be in them (names, settings, what a library says of a broken file).
     """
-    shown = "\n".join(printable(line) for line in text.split("\n"))
-    _err.print(shown, markup=False, soft_wrap=True)
+    if sys.stderr is not None:  # above a bar, if there is one: rich stands in for stderr then
+        print(*map(printable, text.split("\n")), sep="\n", file=sys.stderr, flush=True)
+
+
+Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on stdout")]
 
 
 def print_json(value: Any) -> None:
@@ -131,9 +114,18 @@ def bytes_text(count: int) -> str:
 class Guarded(TyperGroup):
     """All commands: a mistake of the user is one sentence and exit code 2, never a traceback."""
 
+    def make_context(self, *given: Any, **more: Any) -> Any:
+        try:
+            return super().make_context(*given, **more)
+        except KeyboardInterrupt:  # Typer imports what it reads the words with
+            say("Interrupted.")
+            raise typer.Exit(130) from None
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except typer.Exit:  # a RuntimeError to Python
+            raise
         except Refused as error:
             say(f"Error: {error}")
             if isinstance(error, CacheDamagedError) and error.cache is not None:
@@ -147,12 +139,6 @@ class Guarded(TyperGroup):
         except KeyboardInterrupt:
             say("Interrupted. What was finished is kept; the same command goes on from there.")
             raise typer.Exit(130) from None
-        except BrokenProcessPool:
-            say(
-                "Error: a worker process was killed, perhaps for lack of memory. What was finished "
-                "is kept; run the same command again, with fewer --workers."
-            )
-            raise typer.Exit(1) from None
         except OSError as error:
             if error.errno is None:
                 raise
@@ -165,6 +151,14 @@ class Guarded(TyperGroup):
             say(f"Error: {place}{error.strerror}.{hint}")
             raise typer.Exit(2 if error.errno in _WRONG_PLACE else 1) from None
         except (MemoryError, RuntimeError) as error:
+            from concurrent.futures.process import BrokenProcessPool
+
+            if isinstance(error, BrokenProcessPool):
+                say(
+                    "Error: a worker process was killed, perhaps for lack of memory. What was "
+                    "finished is kept; run the same command again, with fewer --workers."
+                )
+                raise typer.Exit(1) from None
             if not isinstance(error, MemoryError) and "allocate" not in str(error):
                 raise
             say(f"Error: there is not enough memory for these settings. {error}")

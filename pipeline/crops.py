@@ -53,6 +53,7 @@ def crop_settings(params: Params) -> CropSettings:
         upsample=asked.upsample,
         face_crop=asked.face_crop or ("dlib" if about.faces else "off"),
         on_missing=asked.on_missing,
+        smallest_face=asked.smallest_face,
     )
 
 

@@ -15,7 +15,7 @@ from cache.errors import Refused
 from cache.fingerprint import fingerprint
 from cache.reader import Cache
 from pipeline.caches.match import Said, said_by
-from pipeline.params import TrainParams, resolve, sections_of_cache, trace
+from pipeline.params import Params, TrainParams, deciding, resolve, sections_of_cache, trace
 from stages.report.sweep import Value
 
 VALIDATION = 0.1
@@ -26,6 +26,8 @@ _NOT_IN_A_GRID = {
     "validation": "accuracies of different rows cannot be compared: give --validation 0.1",
     "evaluate-on": "a sweep never looks at the test rows",
     "period": "it decides no figure",
+    "resident": "it decides no figure but by the order of batches: give --resident disk",
+    "resident-memory": "it decides no figure but by the order of batches",
 }
 
 Words = list[str]
@@ -136,22 +138,27 @@ class TrainReader:
         with self._command.make_context("train", [*words, "--out="], self._group) as context:
             return context.params, context.args
 
+    def params(self, words: Words) -> Params:
+        """Raises Refused as `train` does."""
+        given, _ = self.options(words)
+        fields = {field: given[field] for field in TrainParams.model_fields}
+        return resolve(path_of(given, "params"), {"train": fields}, given["preset"])
+
     def settings(self, words: Words) -> Settings:
         """Of a run.
 
         Raises:
             Refused: as `train` does.
         """
-        from pipeline.cli import extra_options
+        from pipeline.cli_train import extra_options
         from pipeline.stage_two import read_options
 
         given, rest = self.options(words)
-        fields = {field: given[field] for field in TrainParams.model_fields}
-        params = resolve(path_of(given, "params"), {"train": fields}, given["preset"])
+        params = self.params(words)
         own = {**params.options.get(given["strategy"], {}), **extra_options(rest)}
         return Settings(
             strategy=given["strategy"],
-            train=params.train.model_dump(mode="json", exclude={"period"}),
+            train=deciding(params.train.model_dump(mode="json")),
             options=asdict(read_options(given["strategy"], own)),
         )
 

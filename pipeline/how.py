@@ -6,11 +6,13 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cache.errors import Refused
-from cache.parts import Parts
-from cache.schema import scratch_folders
 from pipeline.console import Bars, Tick, say
+
+if TYPE_CHECKING:
+    from cache.parts import Parts
 
 Shard = tuple[int, int]
 """(i, n): every n-th unit of work, from the i-th on."""
@@ -124,6 +126,8 @@ def tidy(parts: Parts, how: How) -> Iterator[None]:
 
 def note_others(parts: Parts) -> None:
     """Work with other settings is kept, and takes room: whoever wants it gone must say so."""
+    from cache.schema import scratch_folders
+
     for folder in scratch_folders(parts.out):
         if folder != parts.scratch:
             say(f"Note: unfinished work with other settings is kept in {folder}.")

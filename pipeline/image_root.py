@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,14 +19,23 @@ _CHECKED = 32
 """Latents that are made again, to see that the root is the cache's."""
 
 
+class Values(Protocol):
+    """Latents, in memory or to be read: (N, D)."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[np.float32]: ...
+
+
 def load_images(
     latents: Cache,
-    values: NDArray[np.float32],
+    values: Values,
     crops: Place | None,
     weights: str | None,
     device: str,
 ) -> tuple[Images, torch.Tensor]:
-    """The root of `latents` (whose rows are `values`, float32 (N, D)), and the crop of each row.
+    """The root of `latents` (whose rows are `values`), and the crop of each row.
 
     Raises:
         Refused: no crops given, other crops, other weights.
@@ -56,10 +67,12 @@ def load_images(
     def pixels(of: torch.Tensor) -> torch.Tensor:
         return root.pixels(of).flatten(1)
 
-    spots = np.linspace(0, len(values) - 1, min(_CHECKED, len(values))).astype(np.int64)
+    rows = values.shape[0]
+    spots = np.linspace(0, rows - 1, min(_CHECKED, rows)).astype(np.int64)
+    stored = values[spots]
     made = through(pixels(pictures[torch.from_numpy(spots)].to(device))).cpu().numpy()
     dtype = latents.manifest.columns[latents.manifest.bulk].dtype
-    refuse_other_latents(made, values[spots], dtype)
+    refuse_other_latents(made, stored, dtype)
     return Images(side, channels * side * side, pixels, through, costs.macs), pictures
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from pydantic import BaseModel
 
-from cache.errors import Refused
 from pipeline import presets
+from pipeline.folders import CACHE_ROOT_VARIABLE
 from pipeline.params import CropParams, DatasetParams, ExtractParams, Params
 
 
@@ -90,6 +89,7 @@ FaceCrop = Annotated[
     setting(CropParams, "face_crop", "--face-crop", shown="dlib; MNIST and CIFAR sets: off"),
 ]
 OnMissing = Annotated[str | None, setting(CropParams, "on_missing", "--on-missing")]
+SmallestFace = Annotated[float | None, setting(CropParams, "smallest_face", "--smallest-face")]
 Backbone = Annotated[str | None, setting(ExtractParams, "backbone", "--backbone")]
 Layer = Annotated[
     str | None, setting(ExtractParams, "layer", "--layer", shown="the backbone's own")
@@ -186,7 +186,6 @@ Threads = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace what an earlier run wrote to --out")
 ]
-CACHE_ROOT_VARIABLE = "LGR_PIPE_CACHE_ROOT"
 CacheRoot = Annotated[
     Path | None,
     typer.Option(
@@ -196,27 +195,3 @@ CacheRoot = Annotated[
         "used, what is made is put there",
     ),
 ]
-LOCAL_FOLDERS = "data and caches, or ."
-FOLDERS_OF_CACHES = f"data, caches and ${CACHE_ROOT_VARIABLE}, or ."
-
-
-def folders_of_caches(named: Path | None, *, shared: bool) -> list[Path]:
-    """Where caches are looked for: in `named`; or else in data, in caches and, if `shared`, in the
-    cache root of the environment, as far as they are there; or else here.
-
-    Raises:
-        Refused: no such folder.
-    """
-    if named is not None:
-        if not named.is_dir():
-            raise Refused(f"There is no folder {named} to look through.")
-        return [named]
-    found = [Path(name) for name in ("data", "caches") if Path(name).is_dir()]
-    if not shared:
-        return found or [Path()]
-    root = Path(os.environ.get(CACHE_ROOT_VARIABLE) or "data")
-    inside = any(root.resolve().is_relative_to(folder.resolve()) for folder in found)
-    return found + ([root] if root.is_dir() and not inside else []) or [Path()]
-
-
-Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on stdout")]

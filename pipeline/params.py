@@ -71,6 +71,9 @@ class CropParams(_Section):
     """dlib: find the face; box: take the one that the data set states; off: the whole image"""
     on_missing: Literal["whole", "center", "drop"] = "whole"
     """Where there is no face: the whole image, its middle square, or no latent at all"""
+    smallest_face: float = Field(default=0.0, ge=0, le=1, allow_inf_nan=False)
+    """Faster: search first on a copy so reduced that a face of this share of the image's shorter
+    side is found still (0.5: half of it), and at full size where that leaves a doubt; 0: always"""
 
     @field_validator("face_crop", mode="before")
     @classmethod
@@ -138,6 +141,11 @@ class TrainParams(_Section):
     validation rows (0: never); needs --validation above 0"""
     period: float = Field(default=0.1, gt=0, le=60, allow_inf_nan=False)
     """Seconds between two samples of memory and GPU"""
+    resident: Literal["auto", "ram", "gpu", "disk"] = "auto"
+    """Where the latents are while they are learnt from; auto: on the GPU of --device cuda or in
+    memory, if 80 % of what is free has room for them, else read from disk as they are needed"""
+    resident_memory: int = Field(default=512, ge=1)
+    """From disk: MB of latents in memory at a time; with it goes the order of batches"""
 
     @field_validator("class_order", mode="before")
     @classmethod
@@ -205,6 +213,16 @@ class Params(_Section):
                     f"there is no strategy {name!r}; there are {', '.join(strategies.names())}"
                 )
         return value
+
+
+_RESIDENT = ("resident", "resident_memory")
+
+
+def deciding(train: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the settings of `train`, those that decide a figure.  Where latents are decides none, but
+    that batches from disk come in an order of their own."""
+    free = {"period"} if train.get("resident") == "disk" else {"period", *_RESIDENT}
+    return {name: value for name, value in train.items() if name not in free}
 
 
 def sections_of_cache(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
-from torch.optim import Optimizer
 
 from cache.errors import Refused
 from cache.printable import printable
 from pipeline.checkpoints import Saved
+from stages.train.adam import Adam
 from stages.train.evaluation import ALSO, asked_rows
 from stages.train.loop import Progress
 from stages.train.scenario import Scenario, Task
@@ -163,20 +164,23 @@ def check_state(strategy: Strategy, saved: dict[str, Tensor]) -> None:
         same = tensor.dtype == saved[name].dtype and tensor.shape == saved[name].shape
         _require(same, f"{name} is of another dtype or shape")
     for optimiser in vars(strategy).values():
-        if isinstance(optimiser, Optimizer):
+        if isinstance(optimiser, Adam):
             _check_moments(optimiser)
 
 
-def _check_moments(optimiser: Optimizer) -> None:
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    _require(optimiser.state.keys() == set(parameters), "moments of other parameters")
-    for parameter in parameters:
-        moments = dict(optimiser.state[parameter])
+def _check_moments(optimiser: Adam) -> None:
+    parameters = dict(enumerate(optimiser.parameters))
+    _require(optimiser.state.keys() == parameters.keys(), "moments of other parameters")
+    for k, parameter in parameters.items():
+        moments = dict(optimiser.state[k])
         step = moments.pop("step", None)
-        _require(step is not None and step.shape == () and step.is_floating_point(), "no step")
+        right = step is not None and (step.dtype, step.shape) == (torch.float32, ())
+        _require(right, "no step")
         _require(moments.keys() == {"exp_avg", "exp_avg_sq"}, "moments of another optimiser")
         fits = all(moment.shape == parameter.shape for moment in moments.values())
         _require(fits, "moments of another shape")
+        alike = all(moment.dtype == parameter.dtype for moment in moments.values())
+        _require(alike, "moments of another type")
 
 
 def _require(fits: bool, otherwise: str) -> None:

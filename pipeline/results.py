@@ -23,6 +23,7 @@ from cache.schema import Manifest
 from pipeline.checkpoints import Checkpoints
 from pipeline.console import command_line
 from pipeline.params import TrainParams
+from pipeline.params import deciding as deciding_of
 from pipeline.run_files import (
     ACCURACY_MATRIX,
     CURVE,
@@ -163,7 +164,7 @@ def summary(runs: list[dict[str, Any]], load: Figures) -> dict[str, Any]:
 def deciding(found: dict[str, Any], options: Any, train: TrainParams) -> dict[str, Any]:
     """All that decides the figures of a seed: what a run that is resumed must agree in.  The
     seeds are not among it: more of them may be asked for."""
-    settings = train.model_dump(mode="json", exclude={"seeds", "period"})
+    settings = deciding_of(train.model_dump(mode="json", exclude={"seeds"}))
     return {
         "strategy": found["strategy"],
         "options": asdict(options),

@@ -9,11 +9,10 @@ from types import ModuleType
 from typing import Any, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pipeline.checkpoints import Checkpoints
-from pipeline.device import threads_for
+from pipeline.device import prepare, threads_for
 from pipeline.events import Events
 from pipeline.records import MISFIT, Record, check_finished, check_record, check_state, misfit
 from stages.train.figures import figures, predictions
@@ -22,7 +21,7 @@ from stages.train.meter import Meter
 from stages.train.scenario import Scenario, Task
 from stages.train.strategy import Setup, Strategy
 from stages.train.tally import Report, combined
-from stages.train.view import Data
+from stages.train.view import Source
 from stages.train.watch import Telling
 
 Entry = dict[str, Any]
@@ -38,7 +37,7 @@ class SeedRuns:
     options: Any
     setup: Callable[[int, Telling], Setup]
     """Of a seed."""
-    data: Data
+    data: Source
     scenario: Scenario
     checkpoints: Checkpoints
     events: Events
@@ -59,7 +58,7 @@ class SeedRuns:
             watch = Telling(meter.phase, lambda: self.tick(1), self.events.write)
             strategy: Strategy = self.module.Method(self.setup(seed, watch), self.options)
             layers = (t.numel() for t in strategy.state().values() if t.ndim == 2)
-            torch.set_num_threads(self.threads or threads_for(max(layers)))
+            prepare(self.threads or threads_for(max(layers)))
             progress, before = self._resumed(strategy, seed)
             meter.mark_start()
             self.events.write("seed", seed=seed, steps_done=progress.steps)

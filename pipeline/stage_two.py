@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from cache.files import tree_bytes
 from cache.reader import Cache
 from cache.remote.fetch import Where
 from cache.schema import Manifest
+from cache.source import Place
 from pipeline import results
 from pipeline.caches import root as cache_root
 from pipeline.caches.match import Said, refuse_other
@@ -26,16 +27,17 @@ from pipeline.caches.places import place
 from pipeline.checkpoints import Checkpoints
 from pipeline.console import progress, say
 from pipeline.events import Events, need_tensorboard
-from pipeline.image_root import load_images
 from pipeline.params import Params, TrainParams, parse_seeds
+from pipeline.resident import Resident, bulk_bytes, choose, latent_bytes, load
 from pipeline.seed_runs import Arrays, Entry, SeedRuns
 from stages import strategies
+from stages.train.disk import OnDisk, Reader
 from stages.train.grouping import group_classes
 from stages.train.meter import Meter
 from stages.train.scenario import Scenario, make_scenario
 from stages.train.strategy import Images, Setup, heads_of
 from stages.train.validation import hold_out
-from stages.train.view import Data
+from stages.train.view import Source
 from stages.train.watch import Watch
 
 
@@ -69,14 +71,17 @@ def train(params: Params, strategy: str, cache: Where, out: Path, how: TrainHow)
     _refuse_board(how.tensorboard, out)
     with Meter(params.train.period, how.device) as meter, meter.phase("load"):
         loaded = _load(cache, params.train, how, module)
+    say(loaded.resident.sentence())
     _warn(loaded.scenario, params, loaded.manifest.classes)
     _warn_of_leakage(loaded.manifest)
     found = results.study(strategy, loaded.manifest, loaded.scenario, params.train)
-    checkpoints = Checkpoints(
-        out / results.CHECKPOINTS, results.deciding(found, options, params.train)
-    )
+    settled = params.train.model_copy(update={"resident": loaded.resident.form})
+    deciding = results.deciding(found, options, settled)
+    if isinstance(loaded.data, OnDisk):  # a copy of the cache may be cut in another way
+        deciding["chunk_rows"] = loaded.data.reader.chunk_rows
+    checkpoints = Checkpoints(out / results.CHECKPOINTS, deciding)
     taking = results.folder(out, overwrite=how.overwrite, resume=how.resume)
-    with taking, _interruptible(checkpoints):
+    with loaded.files, taking, _interruptible(checkpoints):
         if how.resume:
             checkpoints.refuse_other()
         else:
@@ -87,6 +92,7 @@ def train(params: Params, strategy: str, cache: Where, out: Path, how: TrainHow)
             runs = _run_seeds(module, options, params.train, loaded, checkpoints, events, how)
         found |= results.summary([entry for entry, _ in runs], meter.report()["total"])
         about = results.about(options, params.train, (cache, loaded.bytes), how.device)
+        about["resident"] = loaded.resident.record()
         results.write(out, found, [arrays for _, arrays in runs], about)
     say(results.sentence(found, out))
 
@@ -122,17 +128,21 @@ def _interruptible(checkpoints: Checkpoints) -> Iterator[None]:
 class _Loaded:
     manifest: Manifest
     scenario: Scenario
-    data: Data
+    data: Source
+    resident: Resident
     images: Images | None
     bytes: int
     """Of the cache's files."""
+    files: ExitStack
+    """Open as long as latents are read."""
 
 
 def _load(where: Where, settings: TrainParams, how: TrainHow, module: ModuleType) -> _Loaded:
-    """The cache's tasks and all its latents, on the device, every row checked; the crops and
+    """The cache's tasks and its latents where they are to be, every row checked; the crops and
     the root as well where the strategy works on images."""
-    path = place(where, copies=2)
-    with Cache(path) as cache:
+    path = place(where, copies=1 if settings.resident == "disk" else 2)
+    with ExitStack() as files:
+        cache = files.enter_context(Cache(path))
         cache.expect("latents")
         manifest = cache.manifest
         near = how.crops if isinstance(how.crops, Path) else None
@@ -143,15 +153,26 @@ def _load(where: Where, settings: TrainParams, how: TrainHow, module: ModuleType
         if len(manifest.columns[manifest.bulk].shape) != 2:
             raise CacheMismatchError(f"{path} holds latents that are no vectors.")
         scenario = scenario_of(cache, settings)
-        values = cache.bulk("float32")
+        pictures = _crops_of(manifest, how) if "crops" in module.Method.columns else None
+        beside = 0 if pictures is None else bulk_bytes(pictures)
+        resident = choose(settings, how.device, latent_bytes(manifest), beside)
         images = crops = None
         if "crops" in module.Method.columns:
-            made_of = how.crops or cache_root.crops_of(manifest, how.cache_root)
-            pictures = None if made_of is None else place(made_of, copies=2)
-            images, crops = load_images(cache, values, pictures, how.weights, how.device)
-    latents = torch.from_numpy(values).to(how.device)
-    data = Data(latents, torch.from_numpy(scenario.targets).to(how.device), crops)
-    return _Loaded(manifest, scenario, data, images, tree_bytes(path))
+            from pipeline.image_root import load_images  # torchvision: 1 s that others do not need
+
+            images, crops = load_images(cache, Reader(cache), pictures, how.weights, how.device)
+        targets = torch.from_numpy(scenario.targets).to(how.device)
+        data = load(cache, resident, targets, crops)
+        if resident.form != "disk":
+            files.close()
+        size = tree_bytes(path)
+        return _Loaded(manifest, scenario, data, resident, images, size, files.pop_all())
+
+
+def _crops_of(latents: Manifest, how: TrainHow) -> Place | None:
+    """The crops that they were made of, if somebody says where those are."""
+    made_of = how.crops or cache_root.crops_of(latents, how.cache_root)
+    return None if made_of is None else place(made_of, copies=2)
 
 
 def scenario_of(cache: Cache, settings: TrainParams) -> Scenario:
@@ -179,7 +200,7 @@ def scenario_of(cache: Cache, settings: TrainParams) -> Scenario:
 
 def _setup(loaded: _Loaded, settings: TrainParams, how: TrainHow, seed: int, watch: Watch) -> Setup:
     return Setup(
-        dim=loaded.data.latents.shape[1],
+        dim=loaded.data.dim,
         heads=heads_of(loaded.scenario),
         scenario=loaded.scenario.name,
         iters=settings.iters,

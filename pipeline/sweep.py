@@ -36,6 +36,7 @@ from pipeline.console import bars, say
 from pipeline.grid import Planned, Settings
 from pipeline.how import Dask, cores
 from pipeline.jobs import Ended, Job, Memory, interruptible, last_words, run_jobs
+from pipeline.params import deciding
 from pipeline.run_files import CHECKPOINTS
 from stages.report import sweep as report
 from stages.report.runs import METRICS
@@ -86,14 +87,14 @@ def default_jobs(device: str, threads: int) -> int:
     return 1 if device == "cuda" else max(1, cores() // threads)
 
 
-def estimate(latents: Manifest, crops: Path | None) -> int:
-    """Bytes that a run needs, as long as none has been measured: its data and its imports.
+def estimate(latents: int, crops: Path | None) -> int:
+    """Bytes that a run needs, as long as none has been measured: its data, `latents` those that
+    are in memory, and its imports.
 
     Raises:
         Refused: no cache at `crops`.
     """
-    rows, dim = latents.columns[latents.bulk].shape
-    need = _IMPORTS + 4 * rows * dim
+    need = _IMPORTS + latents
     if crops is not None:
         manifest = read_manifest(crops)
         need += math.prod(manifest.columns[manifest.bulk].shape)
@@ -220,7 +221,7 @@ def _finished(folder: Path, point: Planned, cache: Manifest) -> Result | None:
     }
     found = {name: run.get(name) for name in wanted}
     if isinstance(found["train"], dict):
-        found["train"].pop("period", None)
+        found["train"] = deciding(found["train"])
     lines = differences(wanted, found)
     if lines:
         shown = "\n  ".join(lines)

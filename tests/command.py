@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
-ENTRY = "from pipeline.cli import main; main()"
+ENTRY = "from pipeline.start import main; main()"
 """What the console script does, for `python -c`."""
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from PIL import Image
-from rich.console import Console
 
 from tests.command import ENTRY, Run
 from tests.making import make_crops, make_latents, nothing
@@ -28,6 +27,14 @@ settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
 
 PER_CLASS = 12  # three subjects: two train, one test
+
+
+@pytest.fixture(autouse=True)
+def _denormals() -> Iterator[None]:
+    """Training turns them to nought for as long as its process lives, as other tests' must not."""
+    yield
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")
@@ -91,15 +98,11 @@ def here() -> Run:
     """The command line in this process: no start-up to wait for."""
     from typer.testing import CliRunner
 
-    from pipeline import console
     from pipeline.cli import app
 
     def run(*words: object) -> subprocess.CompletedProcess[str]:
         runner = CliRunner(env={"COLUMNS": "300", "NO_COLOR": "1"})
-        with pytest.MonkeyPatch.context() as patch:
-            # rich keeps the stream that it was made with; the runner swaps it
-            patch.setattr(console, "_err", Console(stderr=True, highlight=False, width=300))
-            result = runner.invoke(app, [str(word) for word in words], catch_exceptions=False)
+        result = runner.invoke(app, [str(word) for word in words], catch_exceptions=False)
         return subprocess.CompletedProcess(words, result.exit_code, result.stdout, result.stderr)
 
     return run

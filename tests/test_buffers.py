@@ -12,10 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.errors import Refused
-from stages.train.buffer import Balanced, Reservoir, Rows, draw_slots, latent_form
+from stages.train.buffer import (
+    Balanced,
+    Reservoir,
+    Rows,
+    draw_slots,
+    last_in_each,
+    latent_form,
+)
 from stages.train.released import Latest
 from stages.train.seeds import generator
 from tests.world import make_method, make_setup, make_world
+
+
+def _offer(buffer: Reservoir, rows: Rows, stream: torch.Generator) -> None:
+    entering = buffer.offer(rows.targets, rows.tasks, stream)
+    buffer.put(entering.slots, rows[entering.rows])
 
 
 def _numbered(start: int, stop: int) -> Rows:
@@ -28,7 +40,7 @@ def test_reservoir_holds_rows_that_were_offered_once_each(capacity: int, offers:
     buffer = Reservoir(capacity, latent_form(3), "cpu")
     start, stream = 0, generator(0, "slots")
     for count in offers:
-        buffer.offer(_numbered(start, start + count), stream)
+        _offer(buffer, _numbered(start, start + count), stream)
         start += count
     state = buffer.state()
     assert len(buffer) == min(capacity, start) == len(set(state["targets"].tolist()))
@@ -51,7 +63,7 @@ def test_a_balanced_buffer_shares_its_slots(capacity: int, stream: list[str]) ->
         target = ord(name) - ord("a")
         seen[target] += 1
         row = Rows(torch.tensor([[float(k)]]), torch.tensor([target]), torch.tensor([0]))
-        buffer.offer(row, random)
+        _offer(buffer, row, random)
         stored = Counter(buffer.state()["targets"].tolist())
         assert sum(stored.values()) == min(capacity, k + 1)
         few, many = min(stored.values()), max(stored.values())
@@ -63,8 +75,16 @@ def test_a_balanced_buffer_shares_its_slots(capacity: int, stream: list[str]) ->
     copy.load_state(buffer.state())
     more = Rows(torch.arange(30.0)[:, None], torch.arange(30) % 3, torch.zeros(30).long())
     for both in (buffer, copy):
-        both.offer(more, generator(1, "slots"))
+        _offer(both, more, generator(1, "slots"))
     assert torch.equal(buffer.state()["values"], copy.state()["values"])
+
+
+@given(st.lists(st.integers(-1, 4), max_size=30))
+def test_the_last_to_come_stays(places: list[int]) -> None:
+    last = {slot: k for k, slot in enumerate(places) if slot >= 0}
+    found = last_in_each(torch.tensor(places, dtype=torch.int64))
+    assert dict(zip(found.slots.tolist(), found.rows.tolist(), strict=True)) == last
+    assert found.rows.tolist() == sorted(last.values())
 
 
 def test_reservoir_is_uniform() -> None:
@@ -74,8 +94,8 @@ def test_reservoir_is_uniform() -> None:
     for trial in range(trials):
         buffer = Reservoir(10, latent_form(3), "cpu")
         stream = generator(trial, "slots")
-        buffer.offer(_numbered(0, 15), stream)
-        buffer.offer(_numbered(15, 40), stream)
+        _offer(buffer, _numbered(0, 15), stream)
+        _offer(buffer, _numbered(15, 40), stream)
         kept.update(buffer.state()["targets"].tolist())
     sigma = math.sqrt(trials * 0.25 * 0.75)
     assert all(abs(kept[row] - trials / 4) < 5 * sigma for row in range(40))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -214,3 +216,14 @@ def test_labels_in_a_scratch_folder_are_bound_to_the_fingerprint(
 def test_large_crops_have_small_units() -> None:
     assert shard_rows_for(1024 * 1024 * 3) == 16
     assert shard_rows_for(100 * 100 * 3) == 256
+
+
+def test_workers_start_without_torch() -> None:
+    """Each imports this much, and torch would take seconds and hundreds of MB of each."""
+    code = (
+        "import sys, stages.extract.cropper\nfrom stages.extract import search\n"
+        "search._detector()\n"
+        "heavy = {'torch', 'zarr', 'h5py', 'typer'} & sys.modules.keys()\nsys.exit(heavy or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ from PIL import Image
 from cache.errors import Refused
 from stages.draw.dataset import draw, faces
 from stages.draw.expressions import EXPRESSIONS, PROTOTYPES, UNITS
-from stages.extract.faces import find_face
+from stages.extract.search import find_face
 
 # If the pictures change on purpose, raise VERSION in stages/draw/dataset.py and renew this.
 GOLDEN = "dc7bc17682d8aec513aacc4e95aa07967bf7dbb66996126597806ea5363d5839"

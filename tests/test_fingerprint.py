@@ -58,8 +58,9 @@ def test_crops_depend_on_images_labels_and_cropping_only(drawn: Path, tmp_path: 
     changes: list[dict[str, Any]] = [
         {"margin": 0.3}, {"size": 96}, {"upsample": 0}, {"face_crop": "off"},
         {"face_crop": "box"}, {"on_missing": "center"}, {"on_missing": "drop"},
+        {"smallest_face": 0.5},
     ]  # fmt: skip
-    assert len({reference, *(key(drawn, **changed) for changed in changes)}) == 8
+    assert len({reference, *(key(drawn, **changed) for changed in changes)}) == 9
     picture = moved / lines[1].split(",")[0]
     good = picture.read_bytes()
     picture.write_bytes(good + b"\0")
@@ -80,15 +81,18 @@ def test_what_does_not_decide_does_not_count(folder: Path) -> None:
     plain = read("folder", folder)
     boxed = replace(plain, samples=tuple(replace(s, box=(1, 2, 30, 40)) for s in plain.samples))
     off = {"face_crop": "off"}
-    assert key(plain, **off) == key(plain, **off, margin=0.5, upsample=0, on_missing="drop")
+    assert key(plain, **off) == key(
+        plain, **off, margin=0.5, upsample=0, on_missing="drop", smallest_face=0.5
+    )
     assert key(plain) == key(boxed)
     assert key(plain, face_crop="box") != key(boxed, face_crop="box")
     assert key(plain, face_crop="box") == key(plain, face_crop="box", upsample=0)
 
 
 def test_latents_depend_on_crops_root_and_type() -> None:
-    weights = Weights(None, {"kind": "file", "sha256": "0"}, "")  # type: ignore[arg-type]
-    base = RootSettings(Tap("mobilenet_v2", "avgpool"))
+    tap = Tap("mobilenet_v2", "avgpool")
+    weights = Weights(None, {"kind": "file", "sha256": "0"}, "", (tap, "a file", 0))
+    base = RootSettings(tap)
 
     def key(settings: RootSettings, w: Weights = weights, crops: str = "blake2b:x") -> str:
         return fingerprint(latent_settings(crops, settings, w))

@@ -13,6 +13,7 @@ from torch import Tensor
 from cache.errors import Refused
 from stages import strategies
 from stages.train.loop import run
+from stages.train.losses import soft_replay
 from stages.train.scenario import Name, Scenario
 from stages.train.seeds import generator
 from stages.train.strategy import Setup, Strategy
@@ -125,6 +126,19 @@ def test_an_algorithm_as_printed_starts_anew() -> None:
         method.learn(TaskView(other, scenario.tasks[:1]))
         method._start_anew(TaskView(data, scenario.tasks[1:]))
         kept.append(method.model() | {"vae": method.vae.output.weight.detach().clone()})
-        assert not method.optimiser.state_dict()["state"]
+        assert not method.optimiser.state
     assert all(torch.equal(kept[0][k], kept[1][k]) for k in kept[0])
     assert not torch.equal(kept[0]["vae"], method._new_vae("vae").output.weight)
+
+
+def test_heads_of_several_widths_weigh_the_same() -> None:
+    """The mean over old heads, each by itself, whatever their widths."""
+    data, scenario = make_world()
+    heads = (range(0, 1), range(1, 2), range(2, 4))
+    method: Any = make_method("lgr+d", make_setup(scenario, heads=heads))
+    method._old_heads = heads
+    stream = generator(0, "answers")
+    old, new = torch.randn(2, 7, 4, generator=stream)
+    each = [soft_replay(new, old, head, head, temperature=2.0) for head in heads]
+    found = method._replay(old, new, TaskView(data, scenario.tasks[1:]))
+    assert torch.allclose(found, torch.stack(each).mean())

@@ -14,7 +14,7 @@ import pytest
 from numcodecs.zstd import Zstd
 
 from cache.errors import Refused
-from cache.stores.zarr_bounds import zstd_size
+from cache.stores.zarr_frames import zstd_size
 from tests.hostile import SECRET, little_memory, read_all, refused
 from tests.test_cache_verify import make
 

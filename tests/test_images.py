@@ -16,7 +16,7 @@ from PIL import Image
 from cache.digest import bytes_digest
 from cache.errors import Refused
 from stages.datasets.sample import Box
-from stages.extract import faces
+from stages.extract import search
 from stages.extract.faces import Crop, CropSettings, Status, Task, crop_image, widen
 from stages.extract.images import UndecodableError, decode
 
@@ -203,19 +203,19 @@ def test_a_huge_photograph_is_searched_on_a_smaller_copy(
     """The box comes back in the pixels of the photograph; what is searched stays bounded."""
     face = Image.open(sorted((drawn / "images").iterdir())[0]).convert("RGB")
     searched: list[int] = []
-    detector = faces._detector()
+    detector = search._detector()
 
     def spy(pixels: np.ndarray, times: int) -> Any:
         searched.append(max(pixels.shape) * 2**times)
         return detector(pixels, times)
 
-    monkeypatch.setattr(faces, "_detector", lambda: spy)
+    monkeypatch.setattr(search, "_detector", lambda: spy)
     side = 4000
     poster = face.resize((side, round(side * face.height / face.width)))
     poster.save(tmp_path / "poster.png", compress_level=1)
     crop = crop_file(tmp_path / "poster.png")
     small = crop_image(Task(np.asarray(face), ""), CropSettings())
-    assert max(searched) <= 2 * faces.SEARCH_SIDE
+    assert max(searched) <= 2 * search.SEARCH_SIDE
     assert crop.status == Status.FOUND
     scale = side / face.width
     assert np.allclose(np.array(crop.box) / scale, small.box, atol=0.12 * face.width)

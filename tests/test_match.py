@@ -24,7 +24,10 @@ ROOT = Path(__file__).parent.parent
 
 TRUE: dict[str, dict[str, Any]] = {
     "dataset": {"name": "drawn", "root": "elsewhere", "split_seed": None},
-    "crop": {"margin": 0.2, "size": 100, "upsample": 1, "face_crop": "dlib", "on_missing": "whole"},
+    "crop": {
+        "margin": 0.2, "size": 100, "upsample": 1, "face_crop": "dlib", "on_missing": "whole",
+        "smallest_face": 0.0,
+    },
     "extract": {
         "backbone": "mobilenet_v2", "layer": "avgpool", "weights": "random", "weights_seed": 0,
         "activation": "sigmoid", "normalize": "none", "dtype": "float32",
@@ -40,6 +43,7 @@ FALSE = [
     ("crop.upsample", 0, 1),
     ("crop.face_crop", "off", "dlib"),
     ("crop.on_missing", "drop", "whole"),
+    ("crop.smallest_face", 0.5, 0.0),
     ("extract.backbone", "vgg16", "mobilenet_v2"),
     ("extract.layer", "classifier.1", "avgpool"),
     ("extract.weights", "imagenet", "random"),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 
 from stages.train.losses import (
+    bernoulli_misfit,
     hard_replay,
     head_mask,
     masked_cross_entropy,
+    penalties,
     soft_replay,
     vae_losses,
 )
@@ -44,7 +47,7 @@ def test_each_row_is_scored_on_its_own_head() -> None:
     heads = head_mask([range(0, 2), range(2, 4)], 4, torch.device("cpu"))
     logits = torch.tensor([[1.0, 3.0, 9.0, 9.0], [9.0, 9.0, 0.0, 2.0]])
     targets, tasks = torch.tensor([0, 3]), torch.tensor([0, 1])
-    loss = masked_cross_entropy(logits, targets, heads[tasks])
+    loss = masked_cross_entropy(logits, targets, penalties(heads)[tasks])
     by_hand = (math.log(1 + math.e**2) + math.log(1 + math.e**-2)) / 2
     assert math.isclose(float(loss), by_hand, rel_tol=1e-6)
 
@@ -85,6 +88,36 @@ def test_vae_loss_by_hand() -> None:
     divergence = 0.5 * 2 * 9.0 / 6
     expected = math.log(2) + divergence
     assert math.isclose(vae_losses(vae, x, torch.Generator()).item(), expected, rel_tol=1e-6)
+
+
+def test_the_misfit_is_torchs_binary_cross_entropy() -> None:
+    """Values to rounding, extreme ones included; the gradient to the bit."""
+    stream = generator(0, "misfit")
+    x = torch.rand(6, 50, generator=stream)
+    x[0, :2] = torch.tensor([0.0, 1.0])
+    raws = [torch.randn(6, 50, generator=stream) * 30, torch.full((6, 50), 200.0)]
+    for raw in (*raws, -raws[1]):
+        mine, theirs = raw.clone().requires_grad_(), raw.clone().requires_grad_()
+        found = bernoulli_misfit(mine, x)
+        expected = torch.nn.functional.binary_cross_entropy_with_logits(
+            theirs, x, reduction="none"
+        ).mean(1)
+        assert torch.allclose(found, expected, rtol=1e-5, atol=1e-6)
+        weights = torch.rand(6, generator=stream)
+        (found * weights).sum().backward()
+        (expected * weights).sum().backward()
+        assert torch.equal(mine.grad, theirs.grad)  # type: ignore[arg-type]
+
+
+def test_heads_at_once_are_heads_one_by_one() -> None:
+    """Rows x heads of one width: the mean over heads."""
+    stream = generator(0, "heads")
+    new, old = torch.randn(2, 5, 6, generator=stream)
+    heads = [range(0, 2), range(2, 4), range(4, 6)]
+    for loss in (hard_replay, partial(soft_replay, temperature=2.0)):
+        one_by_one = sum(loss(new, old, head, head) for head in heads) / 3
+        at_once = loss(new.view(5, 3, 2), old.view(5, 3, 2), range(2), range(2))
+        assert torch.allclose(at_once, torch.as_tensor(one_by_one))
 
 
 def test_streams_are_independent_of_order() -> None:

@@ -69,6 +69,8 @@ def test_a_mistake_is_not_hidden_by_the_command_line(tmp_path: Path) -> None:
         ("early_stopping", -1),
         ("period", 0),
         ("period", 61),
+        ("resident", "swap"),
+        ("resident_memory", 0),
     ],
 )
 def test_limits_of_training(field: str, value: object) -> None:
@@ -91,6 +93,8 @@ TRAIN = {
     "evaluate_on": "validation",
     "early_stopping": 6,
     "period": 0.75,
+    "resident": "disk",
+    "resident_memory": 64,
 }
 FLAGS = {"crops": "c", "weights": "w", "tensorboard": "t", "threads": 2}
 CACHE = {"dataset": "rafdb", "backbone": "lenet"}

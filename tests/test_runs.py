@@ -146,7 +146,7 @@ def events_of(out: Path) -> list[dict[str, Any]]:
 DRIVER = """
 import contextlib, json, os, signal, sys
 from pathlib import Path
-import pipeline.stage_two
+import pipeline.cli_train, pipeline.image_root, pipeline.stage_two
 from pipeline import cli
 from pipeline.events import Events
 from stages import strategies

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.device import threads_for
+from pipeline.device import prepare, threads_for
 from pipeline.strategy_list import Case, listing
 from stages import strategies
 from stages.train import networks
@@ -101,6 +101,18 @@ def test_costs_are_those_counted_by_hand() -> None:
 def test_small_networks_get_one_thread() -> None:
     assert threads_for(128 * 128) == 1
     assert threads_for(10**12) == torch.get_num_threads()
+
+
+def test_a_prepared_processor_flushes_what_is_denormal() -> None:
+    """So that moments of dead units do not slow every step down."""
+    before = torch.get_num_threads()
+    try:
+        prepare(1)
+        if torch.set_flush_denormal(True):  # else this processor cannot
+            assert not (torch.full((64,), 1e-41) * 0.9).any()
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(before)
 
 
 def test_nothing_is_computed_for_a_listing(monkeypatch: pytest.MonkeyPatch) -> None:

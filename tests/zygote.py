@@ -23,8 +23,10 @@ def serve() -> None:
     import h5py  # noqa: F401
     import zarr.codecs  # noqa: F401
 
-    import pipeline.cli
+    import pipeline.cli_extract
+    import pipeline.cli_train
     import pipeline.extraction
+    import pipeline.image_root
     import pipeline.stage_two  # noqa: F401
 
     print("ready", flush=True)

@@ -5,7 +5,6 @@ Passwords and the queries of signed URLs are sent and nothing else: never shown,
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -91,6 +90,8 @@ class Url:
         """Whoever is on the way can read and change what comes."""
         if self.scheme != "http":
             return False
+        import ipaddress
+
         host = urlsplit(f"//{self.host}").hostname or ""
         try:
             return not ipaddress.ip_address(host).is_loopback

@@ -24,6 +24,8 @@ from cache.printable import printable
 from cache.schema import chunk_rows_for, side_rows_for
 from cache.source import Place
 from cache.store import Array, Bulk, little_endian
+from cache.stores.blob import Blob
+from cache.stores.hdf5_chunks import Chunks, readable
 from cache.stores.hdf5_sink import Sink
 
 FILE = "data.h5"
@@ -71,6 +73,11 @@ def _opened(path: Place) -> Any:
     return h5py.File(path.open("rb"), "r")  # of bytes in memory; a name in it opens no file
 
 
+def _source(path: Place, file: Any) -> int | bytes:
+    """The very file that libhdf5 has open."""
+    return int(file.id.get_vfd_handle()) if isinstance(path, Path) else path.read_bytes()
+
+
 class Hdf5Reader:
     def __init__(self, folder: Place) -> None:
         self._path = folder / FILE
@@ -80,6 +87,8 @@ class Hdf5Reader:
         except Exception as error:  # h5py raises many kinds for a broken file
             raise CacheDamagedError(f"{self._path} cannot be opened: {printable(error)}") from error
         self._sound: dict[str, Any] = {}
+        self._chunks: dict[str, Chunks | None] = {}
+        self._blob = Blob(_source(self._path, self._file))
 
     def _dataset(self, column: str) -> Any:
         if column not in self._sound:
@@ -135,18 +144,34 @@ class Hdf5Reader:
         data = self._dataset(column)
         return data.dtype.name, tuple(data.shape)
 
-    def read(self, column: str, start: int, stop: int) -> Array:
+    def chunk_rows(self, column: str) -> int:
         data = self._dataset(column)
+        return int(data.chunks[0] if data.chunks else data.shape[0])
+
+    def read(self, column: str, start: int, stop: int, into: Array | None = None) -> Array:
+        data = self._dataset(column)
+        if into is None:
+            into = np.empty((stop - start, *data.shape[1:]), data.dtype)
         try:
-            rows: Array = data[start:stop]
+            chunks = self._direct(column, data)
+            if chunks is None:
+                data.read_direct(into, np.s_[start:stop])
+            else:
+                chunks.read(start, stop, into)
         except MemoryError:
             raise
         except Exception as error:
             raise CacheDamagedError(
                 f"{self._path}, column {column}, rows {start} to {stop - 1}: {printable(error)}"
             ) from error
-        return rows
+        return into
+
+    def _direct(self, column: str, data: Any) -> Chunks | None:
+        if column not in self._chunks:
+            self._chunks[column] = Chunks(data, self._blob) if readable(data) else None
+        return self._chunks[column]
 
     def close(self) -> None:
         self._sound.clear()
+        self._chunks.clear()
         self._file.close()

@@ -1,35 +1,27 @@
 """What a zarr.json of ours can say; whatever says anything else is not read.
 
-zarr itself never parses a stranger's: an array is opened by the few values that are taken from
-here, so that no codec, data type or extension can be named.  A chunk is decompressed only where
-its own header says that it is exactly as large as a chunk is: memory is bounded by the shape.
+zarr itself never parses a stranger's: an array is read by the few values that are taken from
+here, so that no codec, data type or extension can be named.
 
-    zarr.json  ->  ArrayFile (validated)  ->  metadata with codecs of our choice
+    zarr.json  ->  ArrayFile (validated)  ->  zarr_chunks.py
 """
 
 from __future__ import annotations
 
-import asyncio
 import math
-import os
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from numcodecs import zstd
 from pydantic import BaseModel, ConfigDict, Field
-from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
 from cache.errors import CacheDamagedError
 from cache.limits import Dtype, Length, validated
-from cache.plain import refuse_strange_file, refuse_strange_folder
 from cache.schema import MOST_SHARD, parse_json
 from cache.source import Place
 
 FILE_LIMIT = 1 << 20  # bytes of a zarr.json; ours have about a thousand
 _MOST_PIECES = 1 << 16
 """Chunks in a shard: its index is read as a whole.  Ours have at most 64."""
-_ZSTD_FRAME = b"\x28\xb5\x2f\xfd"
 
 Shape = Annotated[tuple[Length, ...], Field(min_length=1, max_length=5)]
 
@@ -125,10 +117,14 @@ class ArrayFile(_Strict):
     def row_bytes(self) -> int:
         return math.prod(self.shape[1:]) * np.dtype(self.data_type).itemsize
 
-    def files(self, start: int, stop: int) -> list[str]:
-        """Names of the files with rows start..stop-1, relative to the array's folder."""
-        rows, rest = self.piece[0], "/0" * (len(self.shape) - 1)
-        return [f"c/{number}{rest}" for number in range(start // rows, -(-stop // rows))]
+    @property
+    def sharded(self) -> bool:
+        """Whether a file holds several chunks, and an index of them."""
+        return isinstance(self.codecs[0], _Sharding)
+
+    def file(self, number: int) -> str:
+        """Name of the file with the rows from number * piece[0] on, in the array's folder."""
+        return f"c/{number}" + "/0" * (len(self.shape) - 1)
 
     def most_bytes(self) -> int:
         """A file cannot have more: zstd adds less than 1 % to what it cannot compress."""
@@ -139,24 +135,6 @@ class ArrayFile(_Strict):
         """The same of what is compressed together."""
         raw = self.chunk[0] * self.row_bytes
         return raw + raw // 128 + 1024
-
-    def metadata(self) -> dict[str, Any]:
-        """For `zarr.AsyncArray`."""
-        codecs: list[Any] = [BytesCodec(), BoundedZstd(), Crc32cCodec()]
-        if isinstance(self.codecs[0], _Sharding):
-            codecs = [ShardingCodec(chunk_shape=self.chunk, codecs=codecs)]
-        return {
-            "zarr_format": 3,
-            "node_type": "array",
-            "shape": self.shape,
-            "data_type": self.data_type,
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": self.piece}},
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": 0,
-            "codecs": codecs,
-            "attributes": {},
-            "storage_transformers": [],
-        }
 
 
 def array_file(raw: bytes, place: Place) -> ArrayFile:
@@ -185,84 +163,3 @@ def array_file(raw: bytes, place: Place) -> ArrayFile:
             "not read."
         )
     return found
-
-
-def refuse_strange_files(folder: Place, found: ArrayFile, start: int, stop: int) -> None:
-    """Look at the files with rows start..stop-1 before they are read, which is always as a whole.
-
-    Raises:
-        CacheDamagedError: one is no plain file or larger than any can be, or a folder is a link.
-    """
-    most = found.most_bytes()
-    for name in found.files(start, stop):
-        place = folder
-        *folders, last = name.split("/")
-        for part in folders:
-            place = place / part
-            if isinstance(place, Path) and place.is_symlink():
-                refuse_strange_folder(place)
-        place = place / last
-        held = place.is_file() if not isinstance(place, Path) else os.path.lexists(place)
-        if held:  # digests find what is missing
-            size = refuse_strange_file(place, most)
-            if isinstance(found.codecs[0], _Sharding):
-                _refuse_odd_index(place, found, size)
-
-
-def _refuse_odd_index(place: Place, found: ArrayFile, size: int) -> None:
-    """The index at the end of a shard says where each chunk lies: whatever it says, zarr reads.
-
-    Raises:
-        CacheDamagedError: chunks outside of the file, larger than any can be, or one in another.
-    """
-    count = found.piece[0] // found.chunk[0]
-    begin = size - 16 * count - 4  # offset and length of each chunk, and a checksum
-    if begin < 0:
-        raise CacheDamagedError(f"{place} is too short to hold the index of its chunks.")
-    with place.open("rb") as file:
-        file.seek(begin)
-        index = np.frombuffer(file.read(16 * count), "<u8").reshape(-1, 2)
-    offset, length = index[(index != np.iinfo("<u8").max).any(axis=1)].T
-    order = np.argsort(offset)
-    inside = (offset <= begin).all() and (length <= found.most_chunk_bytes()).all()
-    ends = (offset + length)[order] if inside else offset
-    if not inside or (ends > begin).any() or (offset[order][1:] < ends[:-1]).any():
-        raise CacheDamagedError(f"{place} has an index that no cache of ours has; not read.")
-
-
-def zstd_size(frame: bytes) -> int | None:
-    """Bytes of what a zstd frame holds, as its header says (RFC 8878); None where it does not.
-
-    >>> zstd_size(bytes.fromhex("28b52ffd604000")), zstd_size(b"no frame")
-    (320, None)
-    """
-    if len(frame) < 5 or frame[:4] != _ZSTD_FRAME:
-        return None
-    flags = frame[4]
-    single = flags >> 5 & 1
-    width = (single, 2, 4, 8)[flags >> 6]
-    start = 5 + (not single) + (0, 1, 2, 4)[flags & 3]
-    field = frame[start : start + width]
-    if not width or len(field) < width:
-        return None
-    return int.from_bytes(field, "little") + (256 if width == 2 else 0)
-
-
-class BoundedZstd(ZstdCodec):
-    """Decompresses what is as large as its chunk, and refuses anything else before it begins."""
-
-    def _decode_sync(self, chunk_bytes: Any, chunk_spec: Any) -> Any:
-        packed = chunk_bytes.as_numpy_array()
-        size = zstd_size(packed[:18].tobytes())
-        needed = math.prod(chunk_spec.shape) * chunk_spec.dtype.to_native_dtype().itemsize
-        if size != needed:
-            says = "an unknown number of" if size is None else str(size)
-            raise CacheDamagedError(
-                f"a chunk would have {says} bytes unpacked instead of {needed}; not unpacked."
-            )
-        # More frames may follow the first: there is room for one.
-        unpacked = zstd.decompress(packed, np.empty(needed, dtype=np.uint8))
-        return chunk_spec.prototype.buffer.from_array_like(unpacked)
-
-    async def _decode_single(self, chunk_bytes: Any, chunk_spec: Any) -> Any:
-        return await asyncio.to_thread(self._decode_sync, chunk_bytes, chunk_spec)

@@ -17,10 +17,9 @@ from cache.progress import Work, works
 from cache.reader import Cache
 from cache.schema import MANIFEST, SPLITS, Manifest
 from cache.source import Place
-from pipeline.caches.root import crop_words
+from pipeline.caches.text import CROP_OPTIONS, crop_words
 from pipeline.console import bytes_text
 
-_CROP_OPTIONS = ("face_crop", "size", "margin", "on_missing", "upsample")
 _ROOT_OPTIONS = ("backbone", "layer", "activation", "normalize")
 
 
@@ -105,7 +104,7 @@ def _again(manifest: Manifest, path: Place) -> dict[str, str]:
     settings, store = manifest.settings, f"--store {manifest.store} --out {shlex.quote(str(path))}"
     if manifest.kind == "crops":
         data = nested(settings, "dataset")
-        options = _options(nested(settings, "crop"), _CROP_OPTIONS)
+        options = _options(nested(settings, "crop"), CROP_OPTIONS)
         read = manifest.info.dataset_options or {}
         if not (data and options):
             return {}

@@ -91,6 +91,8 @@ def compare_crops(
                 found.unknown.append(name)
             elif key in crop:  # the others decide nothing
                 _differ(found, name, value, source, crop[key])
+            elif key == "smallest_face" and crop.get("face_crop") == "dlib":  # kept above 0 only
+                _differ(found, name, value, source, 0.0)
         elif name == "dataset.name":
             _differ(found, name, value, source, data.get("name"))
         elif section == "dataset":

@@ -21,7 +21,7 @@ from pipeline.device import choose
 from pipeline.image_root import side_of
 from stages.extract.backbones import cost
 from stages.extract.forward import GROUP, Forward
-from stages.extract.latents import VERSION, sample_lines
+from stages.extract.latents import ALIKE, VERSION, sample_lines
 from stages.extract.recover import move, recover
 from stages.extract.root import Root
 from stages.extract.source import CachedCrops, usable_rows
@@ -83,7 +83,7 @@ class LatentsAgain:
         """
         settings = self._manifest.settings.get("root")
         version = settings.get("version", VERSION) if isinstance(settings, dict) else VERSION
-        if version != VERSION:
+        if version not in ALIKE:
             raise CacheMismatchError(
                 f"{self._path} was made by version {version!r} of the extraction, this is version "
                 f"{VERSION}: its latents cannot be made again here."

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cache.care.convert import convert
 from cache.errors import CacheDamagedError, CacheMissingError, Refused
 from cache.fingerprint import Settings
 from cache.parts import Parts, Plan
@@ -18,6 +17,7 @@ from cache.schema import Manifest, read_manifest
 from cache.writer import existing_match
 from pipeline import summaries
 from pipeline.caches.match import Comparison, Said, compare_latents
+from pipeline.caches.text import crop_words
 from pipeline.console import Tick, progress, say
 
 _SHOWN = 12
@@ -75,6 +75,8 @@ def ready(root: Root | None, out: Path | None, plan: Plan, *, overwrite: bool) -
         other = f" It is kept as {store}, with equal content." if store != plan.store else ""
         say(f"{found} is there already and is what was asked for: nothing is made.{other}")
         return found
+    from cache.care.convert import convert
+
     with _copying(found) as (made, tick):
         convert(found, out, plan.store, overwrite=overwrite, made=made, tick=tick)
     Parts(out, plan).discard()  # of a run that was interrupted
@@ -197,18 +199,6 @@ def root_words(settings: Settings) -> list[str]:
         f"{name} {said[name]}" for name in ("layer", "activation", "normalize") if name in said
     ]
     return [*words, str(settings.get("dtype", ""))]
-
-
-def crop_words(crops: Settings) -> str:
-    """How crops were made, in a line: `crops` are the settings of a crop cache.
-
-    >>> crop_words({"crop": {"face_crop": "off", "size": 32, "version": 2}})
-    'face_crop off, size 32'
-    """
-    crop = crops.get("crop")
-    names = ("face_crop", "size", "margin", "on_missing", "upsample")
-    said = crop if isinstance(crop, dict) else {}
-    return ", ".join(f"{name} {said[name]}" for name in names if name in said)
 
 
 def crops_of(manifest: Manifest, root: Path | None) -> Path | None:

@@ -6,14 +6,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cache.care.diff import Diff
-from cache.care.verify import Fault, Recomputed, Report
-from cache.find import Found
+from cache.fingerprint import Settings
 from cache.printable import printable
 from pipeline.console import bytes_text
 
+if TYPE_CHECKING:
+    from cache.care.diff import Diff
+    from cache.care.verify import Fault, Recomputed, Report
+    from cache.find import Found
+
+CROP_OPTIONS = ("face_crop", "size", "margin", "on_missing", "upsample", "smallest_face")
 _MOST = 20
 """Lines of a kind that a person is shown; JSON has all."""
 
@@ -25,6 +29,17 @@ def some(items: list[str]) -> str:
     """
     more = f" and {len(items) - _MOST} more" if len(items) > _MOST else ""
     return ", ".join(items[:_MOST]) + more
+
+
+def crop_words(crops: Settings) -> str:
+    """How crops were made, in a line: `crops` are the settings of a crop cache.
+
+    >>> crop_words({"crop": {"face_crop": "off", "size": 32, "version": 2}})
+    'face_crop off, size 32'
+    """
+    crop = crops.get("crop")
+    said = crop if isinstance(crop, dict) else {}
+    return ", ".join(f"{name} {said[name]}" for name in CROP_OPTIONS if name in said)
 
 
 def fault_line(fault: Fault) -> str:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -18,12 +17,10 @@ from cache.digest import bytes_digest
 from cache.errors import Refused
 from stages.datasets.sample import Box
 from stages.extract.images import MAX_BYTES, UndecodableError, decode
+from stages.extract.search import SEARCH_SIDE, find_face
 
 VERSION = 2
 """Part of the fingerprint: raise it when the same image gives another crop."""
-SEARCH_SIDE = 2048
-"""A larger image is searched on a copy reduced to this side, and no copy is doubled beyond
-twice of it: dlib would take gigabytes for a poster."""
 
 Pixels = NDArray[np.uint8]
 FaceCrop = Literal["dlib", "box", "off"]
@@ -60,6 +57,9 @@ class CropSettings:
     """dlib: search; box: take the box that the data set states; off: the whole image."""
     on_missing: OnMissing = "whole"
     """What to take where there is no face."""
+    smallest_face: float = 0.0
+    """Above 0: search first on a copy so reduced that a face of this share of the image's shorter
+    side is found still, and at full size where that leaves a doubt."""
 
     def fingerprinted(self) -> dict[str, Any]:
         """What decides the pixels with these settings, and nothing else."""
@@ -80,12 +80,18 @@ class CropSettings:
         }
         if self.face_crop == "box":
             return boxed
+        reduced = {
+            "smallest_face": self.smallest_face,
+            "reduced_by": "dlib's pyramid",
+            "in_doubt": "full size",
+        }
         return {
             **boxed,
             "upsample": self.upsample,
             "detector": "dlib frontal HOG",
             "search_side": SEARCH_SIDE,
             "several_faces": "largest",
+            **(reduced if self.smallest_face else {}),  # caches made before have no word of it
         }
 
 
@@ -171,7 +177,8 @@ def _face(image: Image.Image, settings: CropSettings, stated: Box | None) -> tup
     if settings.face_crop == "box":
         found, reason = stated, "the data set states no face box"
     else:
-        found, reason = find_face(image, settings.upsample), "no face found"
+        found = find_face(image, settings.upsample, settings.smallest_face)
+        reason = "no face found"
     if found is None:
         return None, reason
     left, top, right, bottom = box = widen(found, settings.margin, image.width, image.height)
@@ -192,28 +199,6 @@ def _center(image: Image.Image) -> Box:
     return left, top, left + side, top + side
 
 
-def find_face(image: Image.Image, upsample: int) -> Box | None:
-    """The largest frontal face, or None."""
-    scale = max(1.0, max(image.size) / SEARCH_SIDE)
-    if scale > 1:
-        small = (max(1, round(image.width / scale)), max(1, round(image.height / scale)))
-        image = image.resize(small, Image.Resampling.BILINEAR, reducing_gap=2.0)
-    pixels = np.asarray(image)
-    for times in range(upsample + 1):
-        if times and max(image.size) * 2**times > 2 * SEARCH_SIDE:
-            break
-        found = _detector()(pixels, times)
-        if found:
-            r = max(found, key=lambda r: (r.area(), -r.left(), -r.top()))
-            return (
-                round(scale * r.left()),
-                round(scale * r.top()),
-                round(scale * (r.right() + 1)),
-                round(scale * (r.bottom() + 1)),
-            )
-    return None
-
-
 def widen(box: Box, margin: float, width: int, height: int) -> Box:
     """`box` widened by `margin` of its size, clipped to the image, whole pixels.
 
@@ -228,10 +213,3 @@ def widen(box: Box, margin: float, width: int, height: int) -> Box:
         min(width, round(right + dx)),
         min(height, round(bottom + dy)),
     )
-
-
-@functools.cache
-def _detector() -> Any:
-    import dlib  # heavy, and needed only by those who crop
-
-    return dlib.get_frontal_face_detector()

@@ -24,6 +24,7 @@ from cache.errors import Refused
 from cache.schema import TrainedOn
 from stages.extract import imagenet
 from stages.extract.backbones import Activation, Normalize, Root, Tap, skeleton
+from stages.extract.frozen import Frozen
 from stages.extract.random_weights import RANDOM_VERSION, random_network
 
 METADATA = "lgr-pipe"
@@ -31,16 +32,35 @@ METADATA = "lgr-pipe"
 _METADATA_LIMIT = 1_000_000  # characters; a longer text is not read
 
 
-@dataclass(frozen=True)
+@dataclass
 class Weights:
     """A network with weights, how they enter the fingerprint, and how to speak of them."""
 
-    network: nn.Module
+    network: nn.Module | None
+    """None: somebody has taken it."""
     fingerprinted: dict[str, Any]
     words: str
+    asked: tuple[Tap, str, int]
+    """What `load` was asked for."""
     needs_calibration: bool = False
     trained_on: TrainedOn | None = None
     """None: of random weights, and of a file that does not say."""
+
+    def take(self) -> nn.Module:
+        """The network, for the caller alone, who changes it: VGG-16's first linear layer has
+        411 MB, which are not to stay beside what is made of them.  Made anew where it was taken
+        before.
+
+        Raises:
+            Refused: the weights are no longer there, or others are.
+        """
+        network, self.network = self.network, None
+        if network is not None:
+            return network
+        again = load(*self.asked)
+        if again.fingerprinted != self.fingerprinted:
+            raise Refused(f"{self.asked[1]} holds other weights than when it was read first.")
+        return again.take()
 
 
 def load(tap: Tap, weights: str, seed: int) -> Weights:
@@ -54,15 +74,19 @@ def load(tap: Tap, weights: str, seed: int) -> Weights:
             belong to another network.
     """
     check_names(tap, weights)
+    asked = (tap, weights, seed)
     if weights == "random":
         words = f"random (seed {seed}, calibrated)"
         key = {"kind": "random", "seed": seed, "version": RANDOM_VERSION}
-        return Weights(random_network(tap, seed), key, words, needs_calibration=True)
+        return Weights(random_network(tap, seed), key, words, asked, needs_calibration=True)
     member = imagenet.member(tap, weights)
-    return _of_file(tap, Path(weights)) if member is None else _of_member(tap, member)
+    if member is None:
+        return _of_file(asked, Path(weights))
+    return _of_member(asked, member)
 
 
-def _of_member(tap: Tap, member: Any) -> Weights:
+def _of_member(asked: tuple[Tap, str, int], member: Any) -> Weights:
+    tap = asked[0]
     path = imagenet.file(tap.name, member.url)
     sha = _sha256(path)
     imagenet.check_digest(path, sha)
@@ -70,16 +94,18 @@ def _of_member(tap: Tap, member: Any) -> Weights:
         _filled(tap, read_state(path), str(path)),
         {"kind": "imagenet", "member": str(member), "sha256": sha},
         f"ImageNet ({member.name})",
+        asked,
         trained_on=imagenet.trained_on(member),
     )
 
 
-def _of_file(tap: Tap, path: Path) -> Weights:
+def _of_file(asked: tuple[Tap, str, int], path: Path) -> Weights:
     sha = _sha256(path)
     return Weights(
-        _filled(tap, read_state(path), str(path)),
+        _filled(asked[0], read_state(path), str(path)),
         {"kind": "file", "sha256": sha},
         f"file {path.name}",
+        asked,
         trained_on=read_trained_on(path),
     )
 
@@ -97,7 +123,7 @@ def check_names(tap: Tap, weights: str) -> None:
 
 
 def make_root(tap: Tap, weights: Weights, activation: Activation, normalize: Normalize) -> Root:
-    """The root of these weights, on the CPU, not calibrated.
+    """The root of these weights, which it takes, on the CPU, not calibrated.
 
     Raises:
         Refused: ImageNet's normalisation for a root that sees grey crops.
@@ -107,7 +133,7 @@ def make_root(tap: Tap, weights: Weights, activation: Activation, normalize: Nor
             f"--normalize imagenet is for three colours; {tap.name} sees grey crops in [0, 1]: "
             "use --normalize none."
         )
-    return Root(weights.network, activation, normalize, grey=tap.grey)
+    return Root(Frozen(weights.take()), activation, normalize, grey=tap.grey)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -18,8 +18,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from stages.train.generative import GenerativeReplay, GeneratorOptions, Pool, ReplayLoss
+from stages.train.generative import GenerativeReplay, GeneratorOptions, ReplayLoss
 from stages.train.losses import hard_replay
+from stages.train.pool import Pool
 from stages.train.strategy import Column, Setup
 from stages.train.view import Batch
 
@@ -45,7 +46,11 @@ class Method(GenerativeReplay):
     def latents_of(self, things: Tensor) -> Tensor:
         return self._images.root(things)
 
-    def _things(self, replays: Pool) -> Tensor:
+    def _things(self, batch: Batch, replays: Pool | None, latents: Tensor | None) -> Tensor:
+        del latents  # what is learnt here are the images
+        return super()._things(batch, replays, None)
+
+    def _drawn_things(self, replays: Pool) -> Tensor:
         return self.old_vae.decode(replays.codes)
 
     def macs(self) -> dict[str, int]:

@@ -26,7 +26,7 @@ class Method(TopLearner):
         super().__init__(setup)
 
     def learn(self, task: TaskView) -> None:
+        step = self.real_step(task)
         for batch in self.iterate(task):
             with self.setup.watch.phase("solver"):
-                (logits,) = self.train_logits(batch.latents)
-                self.step(self.real_loss(logits, batch.targets, batch.tasks, task))
+                self.tell(step(batch.latents, batch.targets, batch.tasks))

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,11 +55,12 @@ class Rows:
     def __getitem__(self, index: slice | Tensor) -> Rows:
         return Rows(self.values[index], self.targets[index], self.tasks[index])
 
-    def put(self, slot: int, other: Rows, k: int) -> None:
-        """Copy row `k` of `other` into the slot: nothing else of `other` stays alive."""
-        self.values[slot] = other.values[k]
-        self.targets[slot] = other.targets[k]
-        self.tasks[slot] = other.tasks[k]
+    def put(self, slots: Tensor, other: Rows) -> None:
+        """Copy the k-th row of `other` into the k-th slot (int64 (n,), no two alike)."""
+        slots = slots.to(self.targets.device)
+        self.values[slots] = other.values
+        self.targets[slots] = other.targets
+        self.tasks[slots] = other.tasks
 
     def state(self) -> dict[str, Tensor]:
         return {name: getattr(self, name) for name in ("values", "targets", "tasks")}
@@ -69,6 +71,26 @@ class Rows:
         for name in ("values", "targets", "tasks"):
             getattr(self, name)[:stored] = state[name]
         return stored
+
+
+@dataclass(frozen=True)
+class Entering:
+    """Rows of those offered that enter a buffer, in the order in which they were offered."""
+
+    rows: Tensor
+    """int64 (m,), positions among those offered."""
+    slots: Tensor
+    """int64 (m,), no two alike."""
+
+
+def last_in_each(places: Tensor) -> Entering:
+    """Who is in a slot in the end, if each row in turn goes to its place; int64 (n,), -1: none."""
+    found = places.numpy()
+    slots, from_end = np.unique(found[::-1], return_index=True)
+    rows = len(found) - 1 - from_end[slots >= 0]
+    rows.sort()
+    kept = torch.from_numpy(rows)
+    return Entering(kept, places[kept])
 
 
 class Reservoir:
@@ -99,22 +121,28 @@ class Reservoir:
         """Of what is stored."""
         return len(self) * self.form.bytes
 
-    def offer(self, rows: Rows, generator: torch.Generator) -> None:
-        """Let each row in with the probability that keeps the sample what it is to be."""
-        targets = rows.targets.tolist()
-        for k, task in enumerate(rows.tasks.tolist()):
-            slot = self._slot((task, targets[k]), generator)
-            self._seen += 1
-            if slot is not None:
-                self._rows.put(slot, rows, k)
+    def offer(self, targets: Tensor, tasks: Tensor, generator: torch.Generator) -> Entering:
+        """Of rows that come in this order (int64 (n,) each, in main memory), those that enter,
+        each with the probability that keeps the sample what it is to be.
 
-    def _slot(self, kind: tuple[int, int], generator: torch.Generator) -> int | None:
-        """Where a row of this kind, (task, target), goes; None: nowhere."""
-        del kind
-        if self._seen < self.capacity:
-            return self._seen
-        slot = int(torch.randint(self._seen + 1, (1,), generator=generator))
-        return slot if slot < self.capacity else None
+        Only these need to be read; `put` must be given them before anything else is asked.
+        """
+        places = self._places(targets, tasks, generator)
+        self._seen += len(targets)
+        return last_in_each(places)
+
+    def put(self, slots: Tensor, rows: Rows) -> None:
+        """Store rows that enter in their slots."""
+        self._rows.put(slots, rows)
+
+    def _places(self, targets: Tensor, tasks: Tensor, generator: torch.Generator) -> Tensor:
+        """The slot of each row, int64 (n,); -1: none."""
+        del tasks
+        order = torch.arange(self._seen, self._seen + len(targets))
+        drawn = torch.rand(len(order), dtype=torch.float64, generator=generator)
+        place = torch.minimum((drawn * (order + 1)).long(), order)  # as _one_of
+        place = torch.where(order < self.capacity, order, place)
+        return torch.where(place < self.capacity, place, -1)
 
     def state(self) -> dict[str, Tensor]:
         return self.stored.state() | {"seen": torch.tensor(self._seen)}
@@ -140,6 +168,11 @@ def draw_slots(stored: int, count: int, generator: torch.Generator) -> Tensor:
     return torch.cat(order)[:count]
 
 
+def _one_of(count: int, number: float) -> int:
+    """0 .. count - 1, of a number in [0, 1)."""
+    return min(int(number * count), count - 1)  # lest rounding gives count
+
+
 Kind = tuple[int, int]
 """(task, target): a class, in every scenario."""
 
@@ -159,24 +192,37 @@ class Balanced(Reservoir):
         self._met: dict[Kind, int] = {}
         self._full: set[Kind] = set()
 
-    def _slot(self, kind: Kind, generator: torch.Generator) -> int | None:
-        def draw(count: int) -> int:
-            return int(torch.randint(count, (1,), generator=generator))
+    def _places(self, targets: Tensor, tasks: Tensor, generator: torch.Generator) -> Tensor:
+        # Three numbers a row, of which some are not needed: one call is cheaper than many.
+        drawn = torch.rand(len(targets), 3, dtype=torch.float64, generator=generator).tolist()
+        kinds = zip(tasks.tolist(), targets.tolist(), strict=True)
+        largest: list[Kind] = []
+        places = []
+        for order, (kind, numbers) in enumerate(zip(kinds, drawn, strict=True), self._seen):
+            self._met[kind] = self._met.get(kind, 0) + 1
+            mine = self._slots.setdefault(kind, [])
+            if order < self.capacity:
+                mine.append(order)
+                places.append(order)
+                continue
+            if not largest:
+                largest = self._find_largest()
+            if kind in self._full:
+                place = _one_of(self._met[kind], numbers[0])
+                places.append(mine[place] if place < len(mine) else -1)
+                continue
+            theirs = self._slots[largest[_one_of(len(largest), numbers[1])]]
+            mine.append(theirs.pop(_one_of(len(theirs), numbers[2])))
+            places.append(mine[-1])
+            largest = []  # one has fewer now, another more
+        return torch.tensor(places, dtype=torch.int64)
 
-        self._met[kind] = self._met.get(kind, 0) + 1
-        mine = self._slots.setdefault(kind, [])
-        if self._seen < self.capacity:
-            mine.append(self._seen)
-            return self._seen
+    def _find_largest(self) -> list[Kind]:
+        """The classes with the most slots, which from now on are full."""
         most = max(len(slots) for slots in self._slots.values())
-        largest = sorted(k for k, slots in self._slots.items() if len(slots) == most)
+        largest = sorted(kind for kind, slots in self._slots.items() if len(slots) == most)
         self._full.update(largest)
-        if kind not in self._full:
-            theirs = self._slots[largest[draw(len(largest))]]
-            mine.append(theirs.pop(draw(len(theirs))))
-            return mine[-1]
-        place = draw(self._met[kind])
-        return mine[place] if place < len(mine) else None
+        return largest
 
     def state(self) -> dict[str, Tensor]:
         kinds = sorted(self._met)

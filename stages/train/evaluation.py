@@ -13,16 +13,12 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cache.errors import Refused
 from stages.train.losses import head_mask
 from stages.train.scenario import Scenario
 from stages.train.strategy import Strategy
-from stages.train.view import Data
-
-_AT_A_TIME = 4096
-"""Rows that are answered together."""
+from stages.train.view import Source
 
 Kind = Literal["task", "class", "domain"]
 ALSO: dict[str, Kind] = {"task": "class", "class": "task"}
@@ -60,7 +56,7 @@ def asked_rows(scenario: Scenario) -> Asked:
     return Asked(rows, tasks.astype(np.int64), scenario.targets[rows])
 
 
-def judge(strategy: Strategy, data: Data, scenario: Scenario, learnt: int) -> Judged:
+def judge(strategy: Strategy, data: Source, scenario: Scenario, learnt: int) -> Judged:
     """Ask about every test row when the first `learnt` tasks (at least 1) were met.
 
     Class-incrementally only classes met so far can be answered, so a task
@@ -77,21 +73,19 @@ def judge(strategy: Strategy, data: Data, scenario: Scenario, learnt: int) -> Ju
     kinds: list[Kind] = [scenario.name]
     if scenario.name in ALSO:
         kinds.append(ALSO[scenario.name])
-    answers: list[list[Tensor]] = [[] for _ in kinds]
-    parts = zip(
-        torch.split(torch.from_numpy(asked.rows).to(device), _AT_A_TIME),
-        torch.split(tasks, _AT_A_TIME),
-        strict=True,
-    )
-    for rows, of in parts:
-        logits = strategy.logits(data.latents[rows])
+    answers = [torch.empty_like(tasks) for _ in kinds]
+    for positions, latents in data.once(torch.from_numpy(asked.rows)):
+        logits = strategy.logits(latents)
+        del latents  # before the next ones come
         if not torch.isfinite(logits).all():
             raise Refused("Training diverged: the network answers NaN or infinity. Lower --lr.")
+        places = positions.to(device)
+        of = tasks[places]
         for kind, found in zip(kinds, answers, strict=True):
             allowed = heads[of] if kind == "task" else seen
             answer = logits.masked_fill(~allowed, -torch.inf).argmax(1)
-            found.append(answer.where(of < learnt, -1) if kind == "class" else answer)
-    given = [torch.cat(found).cpu().numpy() for found in answers]
+            found[places] = answer.where(of < learnt, -1) if kind == "class" else answer
+    given = [found.cpu().numpy() for found in answers]
     accuracies = [_accuracy(asked, one, len(scenario.tasks)) for one in given]
     if len(given) == 1:
         return Judged(given[0], None, accuracies[0], None)

@@ -24,17 +24,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from stages.train.adam import Adam
 from stages.train.losses import vae_losses
 from stages.train.networks import VAE, Top, decoder_macs, macs
-from stages.train.strategy import (
-    Setup,
-    TopLearner,
-    adam,
+from stages.train.pool import Pool
+from stages.train.state import (
     frozen_copy,
     named,
     named_optimiser,
@@ -42,10 +42,13 @@ from stages.train.strategy import (
     restore,
     restore_optimiser,
 )
+from stages.train.strategy import Losses, Setup, TopLearner, descend
 from stages.train.view import Batch, TaskView
 
 _DRAWN = 256
 """Things of a pool that are drawn at a time."""
+_FITTED = 512
+"""Rows that are looked at together to find the scale of values that may be any."""
 
 ReplayLoss = Callable[[Tensor, Tensor, range, range], Tensor]
 """(new logits, old logits, old head, new head) -> scalar."""
@@ -70,21 +73,6 @@ class GeneratorOptions:
             raise ValueError("replay_pool must be at least 0 (0: draw afresh)")
 
 
-@dataclass(frozen=True)
-class Pool:
-    """What was drawn for a task, or for one iteration; without gradients."""
-
-    codes: Tensor
-    """(N, z); a thing is decoded again where it is needed, which is cheaper than to keep it."""
-    latents: Tensor
-    """(N, D)."""
-    answers: Tensor
-    """(N, classes): the old top's."""
-
-    def __getitem__(self, index: Tensor) -> Pool:
-        return Pool(self.codes[index], self.latents[index], self.answers[index])
-
-
 class GenerativeReplay(TopLearner):
     """`learnt_from` and `latents_of` say what is generated; here: latents."""
 
@@ -102,7 +90,7 @@ class GenerativeReplay(TopLearner):
         self._size, self._unit = size, unit
         self.vae, self.old_vae = self._new_vae("vae"), self._new_vae("vae")
         self.old_top = self._new_top("top")
-        self.vae_optimiser = adam(self.vae, setup.lr)
+        self.vae_optimiser = Adam(self.vae.parameters(), setup.lr)
         self._noise = setup.random("vae noise")
         self._old_heads: tuple[range, ...] = ()
 
@@ -132,16 +120,18 @@ class GenerativeReplay(TopLearner):
         draw = self._drawer(task)
         if self._options.algorithm == "printed":
             self._start_anew(task)
+            generate, solve = self._generator_step(task), self._solver_step(task)
             for batch in self.batches(task):
-                self._generator_step(batch, draw(), task)
+                self.tell(generate(batch, draw(), None))
             draw = self._drawer(task)
             for batch in self.iterate(task):
-                self._solver_step(batch, draw(), task)
+                self.tell(solve(batch, draw())[0])
         else:
+            generate, solve = self._generator_step(task), self._solver_step(task)
             for batch in self.iterate(task):
                 replays = draw()
-                self._solver_step(batch, replays, task)
-                self._generator_step(batch, replays, task)
+                losses, latents = solve(batch, replays)
+                self.tell(losses | generate(batch, replays, latents))
         frozen_copy(self.vae, self.old_vae)
         frozen_copy(self.top, self.old_top)
         self._old_heads = self.setup.heads[: task.index + 1]
@@ -149,7 +139,8 @@ class GenerativeReplay(TopLearner):
     def _fit_range(self, task: TaskView) -> None:
         """Values that may be any are learnt in the scale of the first task's."""
         if not self._unit:
-            self.vae.fit(self.learnt_from(task.take(torch.arange(len(task)))))
+            parts = torch.split(torch.arange(len(task)), _FITTED)
+            self.vae.fit(self.learnt_from(task.take(positions)) for positions in parts)
 
     def _start_anew(self, task: TaskView) -> None:
         """Algorithm 1, line 6: initialise G_new and T_new."""
@@ -161,44 +152,81 @@ class GenerativeReplay(TopLearner):
             fresh_vae.scale.copy_(self.vae.scale)
         self.vae.load_state_dict(fresh_vae.state_dict())
         self.top.load_state_dict(self._new_top("top", task.index).state_dict())
-        self.vae_optimiser = adam(self.vae, self.setup.lr)
-        self.optimiser = adam(self.top, self.setup.lr)
+        self.vae_optimiser = Adam(self.vae.parameters(), self.setup.lr)
+        self.optimiser = Adam(self.top.parameters(), self.setup.lr)
 
-    def _solver_step(self, batch: Batch, replays: Pool | None, task: TaskView) -> None:
-        with self.setup.watch.phase("solver"):
-            if replays is None:
-                (logits,) = self.train_logits(batch.latents)
-                self.step(self.real_loss(logits, batch.targets, batch.tasks, task))
-                return
-            share = 1 / (task.index + 1)
-            logits, drawn = self.train_logits(batch.latents, replays.latents)
-            replay = self._replay(replays.answers, drawn, task)
-            self.setup.watch.loss("replay", replay)
-            current = self.real_loss(logits, batch.targets, batch.tasks, task)
-            self.step(share * current + (1 - share) * replay)
+    def _solver_step(self, task: TaskView) -> Callable[[Batch, Pool | None], tuple[Losses, Tensor]]:
+        """Gives, with the losses, the latents it has learnt: real ones, then drawn ones."""
+        share = 1 / (task.index + 1)
+        alone = self.real_step(task)
 
-    def _generator_step(self, batch: Batch, replays: Pool | None, task: TaskView) -> None:
-        with self.setup.watch.phase("generator"):
-            real = self.learnt_from(batch)
-            if replays is None:
-                loss = vae_losses(self.vae, real, self._noise).mean()
-            else:
-                share = 1 / (task.index + 1)
-                both = vae_losses(self.vae, torch.cat([real, self._things(replays)]), self._noise)
-                new, old = torch.split(both, [len(real), len(both) - len(real)])
+        def both(latents: Tensor, targets: Tensor, tasks: Tensor, answers: Tensor) -> Losses:
+            real, drawn = self.split_logits(latents, len(targets))
+            replay = self._replay(answers, drawn, task)
+            current = self.real_loss(real, targets, tasks, task)
+            loss = self.step(share * current + (1 - share) * replay)
+            return {"replay": replay.detach(), "solver": loss}
+
+        with_replays = self.captured(both, [self._dropout])
+
+        def solve(batch: Batch, replays: Pool | None) -> tuple[Losses, Tensor]:
+            with self.setup.watch.phase("solver"):
+                of_batch = batch.targets, batch.tasks
+                if replays is None:
+                    return alone(batch.latents, *of_batch), batch.latents
+                latents = torch.cat([batch.latents, replays.latents])
+                return with_replays(latents, *of_batch, replays.answers), latents
+
+        return solve
+
+    def _generator_step(
+        self, task: TaskView
+    ) -> Callable[[Batch, Pool | None, Tensor | None], Losses]:
+        """To be given the latents that the solver has learnt, if it has."""
+        share = 1 / (task.index + 1)
+
+        def step(things: Tensor) -> Losses:
+            each = vae_losses(self.vae, things, self._noise)
+            if self._old_heads:
+                new, old = torch.split(each, [self.setup.batch_size] * 2)
                 loss = share * new.mean() + (1 - share) * old.mean()
-            self.setup.watch.loss("generator", loss)
-            self.vae_optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.vae_optimiser.step()
+            else:
+                loss = each.mean()
+            return {"generator": descend(self.vae_optimiser, loss)}
+
+        captured = self.captured(step, [self._noise])
+
+        def generate(batch: Batch, replays: Pool | None, latents: Tensor | None) -> Losses:
+            with self.setup.watch.phase("generator"):
+                return captured(self._things(batch, replays, latents))
+
+        return generate
+
+    def _things(self, batch: Batch, replays: Pool | None, latents: Tensor | None) -> Tensor:
+        """What the generator learns: of a batch, then of what was drawn, (B, P).  Here they are
+        the latents, which are at hand where the solver has learnt them."""
+        if latents is not None:
+            return latents
+        real = self.learnt_from(batch)
+        return real if replays is None else torch.cat([real, self._drawn_things(replays)])
+
+    def _drawn_things(self, replays: Pool) -> Tensor:
+        """(B, P)."""
+        return replays.latents
 
     def _replay(self, old: Tensor, new: Tensor, task: TaskView) -> Tensor:
         """What the new top should still say about what was drawn (`new` is what it says):
         mean over the old heads (task-incremental), or all old classes as one head."""
-        if self.setup.scenario == "task":
-            losses = [self._replay_loss(new, old, head, head) for head in self._old_heads]
-            return torch.stack(losses).mean()
-        return self._replay_loss(new, old, range(self._old_heads[-1].stop), task.seen)
+        if self.setup.scenario != "task":
+            return self._replay_loss(new, old, range(self._old_heads[-1].stop), task.seen)
+        found = new.new_zeros(())
+        for width, neighbours in groupby(self._old_heads, len):  # one width: all at once
+            heads = list(neighbours)
+            columns = slice(heads[0].start, heads[-1].stop)
+            mine, theirs = (t[:, columns].reshape(len(t), -1, width) for t in (new, old))
+            loss = self._replay_loss(mine, theirs, range(width), range(width))
+            found = found + loss * (len(heads) / len(self._old_heads))
+        return found
 
     # --- what is replayed -------------------------------------------------------
 
@@ -214,26 +242,24 @@ class GenerativeReplay(TopLearner):
             places = self.setup.random("places", task.index)
             device = pool.codes.device
             return lambda: pool[torch.randint(size, (count,), generator=places, device=device)]
+        draw = self.captured(lambda: self._draw(count, stream), [stream])
 
         def fresh() -> Pool:
             with watch.phase("replay"):
-                return self._draw(count, stream)
+                return draw()
 
         return fresh
 
     @torch.no_grad()
     def _draw(self, count: int, stream: torch.Generator) -> Pool:
-        parts = []
-        for start in range(0, count, _DRAWN):
-            codes = self.old_vae.code(min(_DRAWN, count - start), stream)
+        if count <= _DRAWN:
+            codes = self.old_vae.code(count, stream)
             latents = self.latents_of(self.old_vae.decode(codes))
-            parts.append((codes, latents, self.old_top(latents)))
-        codes, latents, answers = (torch.cat(column) for column in zip(*parts, strict=True))
-        return Pool(codes, latents, answers)
-
-    def _things(self, replays: Pool) -> Tensor:
-        """The drawn things themselves, (B, P); here they are the latents."""
-        return replays.latents
+            return Pool(codes, latents, self.old_top(latents))
+        pool = Pool.empty(count, self.old_vae.z, self.setup)
+        for start in range(0, count, _DRAWN):
+            pool.put(start, self._draw(min(_DRAWN, count - start), stream))
+        return pool
 
     # --- state ------------------------------------------------------------------
 

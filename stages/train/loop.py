@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stages.train.evaluation import Judged, judge
 from stages.train.scenario import Scenario, Task
 from stages.train.strategy import Schedule, Strategy
-from stages.train.view import Data, TaskView
+from stages.train.view import Source, TaskView
 from stages.train.watch import Watch
 
 Accuracies = list[list[float]]
@@ -70,7 +70,7 @@ def learning_steps(schedule: Schedule, scenario: Scenario) -> list[tuple[Task, .
 
 def run(
     strategy: Strategy,
-    data: Data,
+    data: Source,
     scenario: Scenario,
     *,
     watch: Watch | None = None,
@@ -113,13 +113,13 @@ def run(
     )
 
 
-def _learn(strategy: Strategy, data: Data, step: tuple[Task, ...], watch: Watch) -> float:
+def _learn(strategy: Strategy, data: Source, step: tuple[Task, ...], watch: Watch) -> float:
     """Wall seconds."""
     classes = [list(task.classes) for task in step]
     watch.event("learning", task=step[-1].index + 1, classes=classes)
     started = time.perf_counter()
     strategy.learn(TaskView(data, step))
-    if data.latents.is_cuda:
+    if data.targets.is_cuda:
         torch.cuda.synchronize()
     return time.perf_counter() - started
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +19,10 @@ def linear(
     layer = nn.Linear(inputs, outputs, bias=bias, device="meta")
     if torch.get_default_device().type == "meta":
         return layer
-    layer = layer.to_empty(device="cpu")
     bound = 1 / math.sqrt(inputs)
-    for parameter in layer.parameters():
-        nn.init.uniform_(parameter, -bound, bound, generator=generator)
+    for name, like in list(layer.named_parameters()):  # to_empty would import a compiler's sympy
+        values = torch.empty(like.shape, device="cpu").uniform_(-bound, bound, generator=generator)
+        setattr(layer, name, nn.Parameter(values))
     return layer
 
 
@@ -53,7 +54,7 @@ class Top(nn.Module):
         x = torch.relu(self.hidden(latents))
         if dropout is not None:
             mask = torch.empty(x.shape, device=x.device).bernoulli_(self._keep, generator=dropout)
-            x = x * mask / self._keep
+            x = x * mask.div_(self._keep)
         out: Tensor = self.output(x)
         return out
 
@@ -98,16 +99,17 @@ class VAE(nn.Module):
             self.register_buffer("shift", torch.zeros(size))
             self.register_buffer("scale", torch.ones(size))
 
-    def fit(self, x: Tensor) -> None:
-        """Take the scale of each value from x (N, P); nothing to do for values in [0, 1].
+    def fit(self, parts: Iterable[Tensor]) -> None:
+        """Take the scale of each value from x (N, P), which comes in parts; nothing to do for
+        values in [0, 1].
 
         A value that hardly varies keeps a hundredth of the mean deviation, so
         that noise in it is not blown up.
         """
         if self.unit:
             return
-        deviation = x.std(0, correction=0)
-        self.shift.copy_(x.mean(0))
+        mean, deviation = mean_and_deviation(parts)
+        self.shift.copy_(mean)
         self.scale.copy_(deviation.clamp_min(max(float(deviation.mean()) / 100, 1e-6)))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,11 +136,32 @@ class VAE(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """(B, z) -> (B, P): in (0, 1), or in the units of what was learnt."""
         raw = self.decode_raw(z)
-        return torch.sigmoid(raw) if self.unit else raw * self.scale + self.shift
+        return raw.sigmoid_() if self.unit else raw * self.scale + self.shift
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """`count` things drawn: float (count, P)."""
         return self.decode(self.code(count, generator))
+
+
+def mean_and_deviation(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Of each column of x (N, P), N at least 1, which comes in parts: float64 (P,) each, the
+    deviation divided by N.
+
+    Parts are joined by Chan, Golub & LeVeque's rule (1979), which loses nothing where the mean is
+    much larger than the deviation.
+    """
+    count = 0
+    mean = squares = torch.zeros((), dtype=torch.float64)
+    for part in parts:
+        x = part.double()
+        centre = x.mean(0)
+        off = (x - centre).square_().sum(0)
+        both = count + len(x)
+        step = centre - mean
+        mean = mean + step * (len(x) / both)
+        squares = squares + off + step.square() * (count * len(x) / both)
+        count = both
+    return mean, (squares / count).sqrt()
 
 
 def macs(*layers: nn.Module) -> int:

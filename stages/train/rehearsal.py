@@ -6,7 +6,7 @@ loss = 1/t * current + (1 - 1/t) * replayed (LGR, section IV-C and its code).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,11 +15,13 @@ from torch import Tensor
 
 from stages.train.buffer import POLICIES, Form, Policy, Reservoir, Rows, draw_slots
 from stages.train.released import Latest
-from stages.train.strategy import Setup, TopLearner
-from stages.train.view import Batch, TaskView
+from stages.train.strategy import Losses, Setup, TopLearner
+from stages.train.view import Batch, TaskView, sent
 
-_OFFERED = 1024
-"""Rows of a task that are read at a time when it ends."""
+_READ = 1024
+"""Rows that enter the buffer and are read at a time."""
+_DRAWN = 32
+"""Iterations whose replays are drawn at a time."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,12 @@ class Sample:
     def close(
         self, task: TaskView, stored_as: Callable[[Batch], Rows], stream: torch.Generator
     ) -> None:
-        for positions in torch.split(torch.arange(len(task)), _OFFERED):
-            self._buffer.offer(stored_as(task.take(positions)), stream)
+        entering = self._buffer.offer(*task.answers(), stream)
+        parts = zip(
+            torch.split(entering.rows, _READ), torch.split(entering.slots, _READ), strict=True
+        )
+        for positions, slots in parts:
+            self._buffer.put(slots, stored_as(task.take(positions)))
 
 
 class Rehearsal(TopLearner):
@@ -104,40 +110,47 @@ class Rehearsal(TopLearner):
 
     def learn(self, task: TaskView) -> None:
         setup, watch = self.setup, self.setup.watch
-        replays = setup.random_cpu("replays", task.index)
         arrivals = setup.random_cpu("arrivals", task.index)
-        share = 1 / (task.index + 1)
         stored = self._memory.stored
         # The buffer rests while a task is learnt and the root is frozen, so that one pass
         # gives what a pass in each step would.
         with watch.phase("replay"):
             latents = self.latents_of(stored.values)
+        slots = self._slots(len(stored), task.index)
+        step = self._step(task, stored, latents) if len(stored) else self.real_step(task)
         for batch in self.iterate(task):
             with watch.phase("solver"):
-                if len(stored):
-                    slots = draw_slots(len(stored), setup.batch_size, replays)
-                    self._step(batch, task, stored, latents, slots.to(latents.device), share)
-                else:
-                    (logits,) = self.train_logits(batch.latents)
-                    self.step(self.real_loss(logits, batch.targets, batch.tasks, task))
+                self.tell(step(batch.latents, batch.targets, batch.tasks, *next(slots)))
                 self._memory.saw(self.stored_as(batch), arrivals)
         with watch.phase("replay"):
             self._memory.close(task, self.stored_as, setup.random_cpu("slots", task.index))
 
-    def _step(
-        self,
-        batch: Batch,
-        task: TaskView,
-        stored: Rows,
-        latents: Tensor,
-        slots: Tensor,
-        share: float,
-    ) -> None:
-        new, old = self.train_logits(batch.latents, latents[slots])
-        current = self.real_loss(new, batch.targets, batch.tasks, task)
-        replayed = self.real_loss(old, stored.targets[slots], stored.tasks[slots], task)
-        self.setup.watch.loss("replay", replayed)
-        self.step(share * current + (1 - share) * replayed)
+    def _slots(self, stored: int, task: int) -> Iterator[tuple[Tensor, ...]]:
+        """Which stored rows each iteration replays, int64 (B,), on the device; nothing where
+        nothing is stored.  Many are drawn at a time, so that a GPU need not wait for each."""
+        setup = self.setup
+        stream, device = setup.random_cpu("replays", task), torch.device(setup.device)
+        while stored:
+            drawn = [draw_slots(stored, setup.batch_size, stream) for _ in range(_DRAWN)]
+            yield from ((slots,) for slots in sent(torch.stack(drawn), device))
+        while True:
+            yield ()
+
+    def _step(self, task: TaskView, stored: Rows, latents: Tensor) -> Callable[..., Losses]:
+        """`latents` (N, D) of what is stored."""
+        share = 1 / (task.index + 1)
+
+        def step(fresh: Tensor, targets: Tensor, tasks: Tensor, slots: Tensor) -> Losses:
+            both = fresh.new_empty(len(fresh) + len(slots), fresh.shape[1])
+            both[: len(fresh)] = fresh
+            torch.index_select(latents, 0, slots, out=both[len(fresh) :])
+            new, old = self.split_logits(both, len(fresh))
+            current = self.real_loss(new, targets, tasks, task)
+            replayed = self.real_loss(old, stored.targets[slots], stored.tasks[slots], task)
+            loss = self.step(share * current + (1 - share) * replayed)
+            return {"replay": replayed.detach(), "solver": loss}
+
+        return self.captured(step, [self._dropout])
 
     def state(self) -> dict[str, Tensor]:
         stored = {f"buffer.{name}": value for name, value in self._memory.state().items()}

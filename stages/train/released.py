@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cache.errors import Refused
-from stages.train.buffer import Form, Rows
+from stages.train.buffer import Form, Rows, last_in_each
 from stages.train.strategy import Setup
 from stages.train.view import Batch, TaskView
 
@@ -49,12 +49,11 @@ class Latest:
     def saw(self, rows: Rows, stream: torch.Generator) -> None:
         rows = self._as_released(rows)
         size = len(self._stage)
-        for k in range(len(rows)):
-            if self._staged < size:
-                slot, self._staged = self._staged, self._staged + 1
-            else:
-                slot = int(torch.randint(size, (1,), generator=stream))
-            self._stage.put(slot, rows, k)
+        free = torch.arange(self._staged, min(size, self._staged + len(rows)))
+        taken = torch.randint(size, (len(rows) - len(free),), generator=stream)
+        self._staged += len(free)
+        entering = last_in_each(torch.cat([free, taken]))
+        self._stage.put(entering.slots, rows[entering.rows.to(rows.targets.device)])
 
     def _as_released(self, rows: Rows) -> Rows:
         if self._setup.scenario != "task":
@@ -72,8 +71,7 @@ class Latest:
         # Free places first, then those of random rows.
         free = torch.arange(self._count, min(self._count + coming, len(self._rows)))
         taken = torch.randperm(self._count, generator=stream)[: coming - len(free)]
-        for slot, k in zip(torch.cat([free, taken]).tolist(), newest.tolist(), strict=True):
-            self._rows.put(slot, self._stage, k)
+        self._rows.put(torch.cat([free, taken]), self._stage[newest.to(self._stage.targets.device)])
         self._count += len(free)
         self._staged = 0
 

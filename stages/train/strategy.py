@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cache.errors import Refused
-from stages.train.losses import head_mask, masked_cross_entropy
+from stages.train.adam import Adam
+from stages.train.capture import Captured, CudaGraphs, Graphs
+from stages.train.losses import head_mask, masked_cross_entropy, penalties
 from stages.train.networks import Top, macs
 from stages.train.scenario import Name, Scenario
 from stages.train.seeds import generator
+from stages.train.state import named, named_optimiser, restore, restore_optimiser
 from stages.train.view import Batch, TaskView
 from stages.train.watch import Watch
 
 Column = Literal["latents", "crops"]
 Schedule = Literal["sequential", "cumulative", "joint"]
+T = TypeVar("T")
+
+Losses = dict[str, Tensor]
+"""Of one step, by name, without gradients."""
 
 _CHECK_EVERY = 50
 """Iterations between two looks at the validation rows, with early stopping."""
@@ -136,9 +143,18 @@ class TopLearner:
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
         self.top = Top(setup.dim, setup.classes, setup.random_cpu("top")).to(setup.device)
-        self.optimiser = adam(self.top, setup.lr)
+        self.optimiser = Adam(self.top.parameters(), setup.lr)
         self._dropout = setup.random("dropout")
-        self._own_head = head_mask(setup.heads, setup.classes, torch.device(setup.device))
+        device = torch.device(setup.device)
+        heads = head_mask(setup.heads, setup.classes, device)
+        if setup.scenario != "task":  # all outputs seen so far
+            heads = heads.cumsum(0) > 0
+        self._penalties = penalties(heads)
+        # A buffer as released is filled row by row, and crops come from main memory.
+        recorded = setup.protocol == "corrected" and "crops" not in self.columns
+        self.graphs: Graphs | None = (
+            CudaGraphs(device) if device.type == "cuda" and recorded else None
+        )
 
     def iterate(self, task: TaskView) -> Iterator[Batch]:
         """The batches of a task, until it is learnt or, with early stopping, gets no better."""
@@ -172,16 +188,40 @@ class TopLearner:
         return self.setup.iters
 
     def _held_out_accuracy(self, task: TaskView) -> float:
-        held = task.held_out()
-        if not len(held.targets):
+        right, rows = torch.zeros((), dtype=torch.int64, device=self.setup.device), 0
+        for held in task.held_out():
+            answers = (self.logits(held.latents) + self._penalty(held.tasks, task)).argmax(1)
+            right += (answers == held.targets).sum()
+            rows += len(answers)
+        if not rows:
             raise Refused("--early-stopping needs rows to look at: add --validation 0.1.")
-        logits = self.logits(held.latents).masked_fill(~self._allowed(held.tasks, task), -torch.inf)
-        return float((logits.argmax(1) == held.targets).float().mean())
+        return int(right) / rows
 
-    def train_logits(self, *latents: Tensor) -> tuple[Tensor, ...]:
-        """The top's answers with dropout, one pass over all: each (B_k, D) -> (B_k, classes)."""
-        together = self.top(torch.cat(latents) if len(latents) > 1 else latents[0], self._dropout)
-        return torch.split(together, [len(part) for part in latents])
+    def captured(
+        self, step: Callable[..., T], streams: Sequence[torch.Generator]
+    ) -> Callable[..., T]:
+        """A step of one task, recorded where that can be; `streams` are all that it draws from."""
+        if self.graphs is None:
+            return step
+        watch = self.setup.watch
+        return Captured(
+            step, streams, self.graphs, lambda why: watch.event("not recorded", why=why)
+        )
+
+    def real_step(self, task: TaskView) -> Callable[[Tensor, Tensor, Tensor], Losses]:
+        """A step of the top on real rows alone: latents (B, D), targets (B,), tasks (B,)."""
+
+        def step(latents: Tensor, targets: Tensor, tasks: Tensor) -> Losses:
+            logits = self.top(latents, self._dropout)
+            return {"solver": self.step(self.real_loss(logits, targets, tasks, task))}
+
+        return self.captured(step, [self._dropout])
+
+    def split_logits(self, latents: Tensor, real: int) -> tuple[Tensor, Tensor]:
+        """The top's answers with dropout to `real` real rows and to the replayed ones after them:
+        (B, D) -> (real, classes), (B - real, classes)."""
+        new, old = torch.split(self.top(latents, self._dropout), [real, len(latents) - real])
+        return new, old
 
     def real_loss(self, logits: Tensor, targets: Tensor, tasks: Tensor, task: TaskView) -> Tensor:
         """Cross entropy on real rows: each on its own head (task-incremental), or among
@@ -190,19 +230,19 @@ class TopLearner:
         logits (B, classes), targets and tasks int64 (B,).  The LGR code scores every stored
         row on the first head; here each row carries its task.
         """
-        return masked_cross_entropy(logits, targets, self._allowed(tasks, task))
+        return masked_cross_entropy(logits, targets, self._penalty(tasks, task))
 
-    def _allowed(self, tasks: Tensor, task: TaskView) -> Tensor:
-        """Which outputs may answer: bool (B, classes) or (classes,)."""
-        if self.setup.scenario == "task":
-            return self._own_head[tasks]
-        return torch.arange(self.setup.classes, device=tasks.device) < task.seen.stop
+    def _penalty(self, tasks: Tensor, task: TaskView) -> Tensor:
+        """Minus infinity for outputs that may not answer: (B, classes) or (classes,)."""
+        return self._penalties[tasks if self.setup.scenario == "task" else task.index]
 
-    def step(self, loss: Tensor) -> None:
-        self.setup.watch.loss("solver", loss)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step()
+    def step(self, loss: Tensor) -> Tensor:
+        """Of the top; gives the loss back without its gradient."""
+        return descend(self.optimiser, loss)
+
+    def tell(self, losses: Losses) -> None:
+        for name, value in losses.items():
+            self.setup.watch.loss(name, value)
 
     @torch.no_grad()
     def logits(self, latents: Tensor) -> Tensor:
@@ -235,6 +275,15 @@ class TopLearner:
         return 3 * macs(self.top)
 
 
+def descend(optimiser: Adam, loss: Tensor) -> Tensor:
+    """A step of gradient descent; gives the loss back without its gradient."""
+    optimiser.zero_grad()  # a recording that failed may have left some
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    optimiser.zero_grad()  # their memory is the next batch's
+    return loss.detach()
+
+
 class Improvement:
     """Whether a figure has lately become better."""
 
@@ -246,56 +295,3 @@ class Improvement:
         self._since = 0 if value > self._best else self._since + 1
         self._best = max(self._best, value)
         return self._since < self._patience
-
-
-def adam(module: nn.Module, lr: float) -> torch.optim.Adam:
-    """Adam with beta 0.9 and 0.999 (LGR, IV-D), in one pass over memory a step."""
-    return torch.optim.Adam(module.parameters(), lr=lr, fused=True)
-
-
-def named(prefix: str, module: nn.Module) -> dict[str, Tensor]:
-    """A module's parameters under `prefix.`, not copied: a checkpoint of a large network must not
-    take its memory twice."""
-    return {f"{prefix}.{name}": t.detach() for name, t in module.state_dict().items()}
-
-
-def restore(prefix: str, module: nn.Module, state: dict[str, Tensor]) -> None:
-    start = f"{prefix}."
-    module.load_state_dict(
-        {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
-    )
-
-
-def named_optimiser(prefix: str, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Adam's moments and step counts under `prefix.<parameter>.<name>`, not copied."""
-    return {
-        f"{prefix}.{index}.{name}": value.detach()
-        for index, moments in optimiser.state_dict()["state"].items()
-        for name, value in moments.items()
-    }
-
-
-def restore_optimiser(
-    prefix: str, optimiser: torch.optim.Optimizer, state: dict[str, Tensor]
-) -> None:
-    moments: dict[int, dict[str, Tensor]] = {}
-    for key, value in state.items():
-        if key.startswith(f"{prefix}."):
-            index, name = key.removeprefix(f"{prefix}.").split(".")
-            moments.setdefault(int(index), {})[name] = value.clone()
-    groups = optimiser.state_dict()["param_groups"]
-    optimiser.load_state_dict({"state": moments, "param_groups": groups})
-
-
-def frozen_copy(module: nn.Module, like: nn.Module) -> None:
-    """Let `like` hold the parameters of `module` as they are now, without gradients.
-
-    Parameters only: a deep copy of a network that carries its optimiser would
-    copy that too (in the LGR code it does, and is counted as memory).
-    """
-    like.load_state_dict(module.state_dict())
-    like.requires_grad_(False)
-
-
-def parameter_bytes(module: nn.Module) -> int:
-    return sum(p.numel() * p.element_size() for p in module.parameters())

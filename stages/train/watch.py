@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 PhaseName = Literal["load", "replay", "solver", "generator", "evaluation"]
@@ -60,8 +59,10 @@ class Telling(Watch):
             self.flush()
 
     def loss(self, name: str, value: Tensor) -> None:
-        total, count = self._sums.get(name, (torch.zeros((), device=value.device), 0))
-        self._sums[name] = total + value.detach(), count + 1
+        value = value.detach()
+        known = self._sums.get(name)
+        # A sum of its own: a step that is recorded puts the next loss where this one is.
+        self._sums[name] = (known[0] + value, known[1] + 1) if known else (value.clone(), 1)
 
     def event(self, name: str, **fields: Any) -> None:
         self.flush()

@@ -14,12 +14,10 @@ what was imported.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +36,18 @@ from pipeline.extraction_plan import FINALIZE_MEMORY, LIST_MEMORY
 from stages.datasets.sample import Sample, build
 from stages.extract.crop import publish_crops, rows_digest
 from stages.extract.latents import publish_latents
+from tests.bench.children import Spent, spent
 
 pytestmark = pytest.mark.bench
-SIZES = [round(float(n)) for n in os.environ.get("LGR_PIPE_ROWS", "1e4,1e5").split(",")]
+QUICK = os.environ.get("QUICK", "") not in ("", "0")
+SIZES = [
+    round(float(n))
+    for n in os.environ.get("LGR_PIPE_ROWS", "1e4" if QUICK else "1e4,1e5").split(",")
+]
 CLASSES = tuple("abcdefgh")
 UNIT_ROWS = 256
 """Of crops of 100 x 100 pixels, and so of their latents."""
-_measured: list[tuple[str, int, float, float, int]] = []
+_measured: list[tuple[str, int, Spent]] = []
 
 
 def made_up(rows: int) -> Iterator[dict[str, Any]]:
@@ -169,40 +172,14 @@ STEPS: tuple[Callable[[Work], None], ...] = (
 )
 
 
-def _peak() -> int:
-    """Resident bytes of this process at the most, so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
-
-
-def _in_child(step: Callable[[Work], None], work: Work) -> tuple[float, float, int]:
-    """Seconds, of them on a processor, and the growth of the resident memory in bytes."""
-    context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe()
-
-    def run() -> None:
-        before, started, cpu = _peak(), time.perf_counter(), time.process_time()
-        step(work)
-        seconds = time.perf_counter() - started, time.process_time() - cpu
-        theirs.send((*seconds, _peak() - before))
-
-    child = context.Process(target=run)
-    child.start()
-    theirs.close()
-    try:
-        measured: tuple[float, float, int] = ours.recv()
-    finally:
-        child.join()
-    return measured
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _table() -> Iterator[None]:
     yield
     print(f"\n{'step':16} {'rows':>11} {'seconds':>8} {'CPU s':>8} {'MB more':>8} {'bytes/row':>9}")
-    for step, rows, seconds, cpu, grown in _measured:
+    for step, rows, s in _measured:
         print(
-            f"{step:16} {rows:11,} {seconds:8.1f} {cpu:8.1f} {grown / 1e6:8.0f} {grown / rows:9.1f}"
+            f"{step:16} {rows:11,} {s.seconds:8.1f} {s.cpu:8.1f} {s.grown / 1e6:8.0f} "
+            f"{s.grown / rows:9.1f}"
         )
 
 
@@ -211,7 +188,7 @@ def test_every_step_but_the_pixels(rows: int, tmp_path: Path) -> None:
     """Memory that grows with the rows: columns and names, never lines of a table or records."""
     work = Work(tmp_path, rows)
     for step in STEPS:
-        seconds, cpu, grown = _in_child(step, work)
-        _measured.append((step.__name__, rows, seconds, cpu, grown))
+        found = spent(partial(step, work))
+        _measured.append((step.__name__, rows, found))
         most = LIST_MEMORY if step is Work.list_images else FINALIZE_MEMORY
-        assert grown < 50e6 + most * rows, step.__name__  # at few rows, what is there once
+        assert found.grown < 50e6 + most * rows, step.__name__  # at few rows, what is there once
