@@ -23,12 +23,12 @@ from cache.schema import (
 )
 from cache.source import Place
 from cache.store import Array, store_reader
-from cache.threads import in_threads
+from cache.threads import in_turn
 
-_AT_ONCE = 1 << 20
-"""Bytes that a thread reads and checks, while they are in the processor's cache."""
-_LARGE_ROW = 2048
-"""Bytes; blake3 lets no other thread run while it hashes less."""
+_AT_ONCE = 1 << 22
+"""Bytes that are read and checked together."""
+_AHEAD = 4
+"""So often as much is read before it is compared with its digests."""
 
 
 class Cache:
@@ -95,9 +95,8 @@ class Cache:
     def bulk(self, dtype: str | None = None) -> Array:
         """All crops or latents, (N, ...), every row checked; `dtype` converts on the way.
 
-        As many threads as there are cores (one where rows have less than 2 kB) read chunks, about
-        1 MB, straight into the result: memory is the result plus two chunks for each thread, and
-        one more where it converts.
+        Chunks, about 1 MB, are read straight into the result: memory is the result and a few
+        chunks.
         """
         manifest = self.manifest
         declared = manifest.columns[manifest.bulk]
@@ -122,33 +121,40 @@ class Cache:
         return out
 
     def _fill(self, out: Array, start: int) -> None:
-        """Rows from `start` on into all of `out`, converted where it is of another dtype."""
+        """Rows from `start` on into all of `out`, converted where it is of another dtype.
+
+        A thread reads ahead while this one compares digests: reading lets others run, and
+        hashing, a call a row, would only wait for its like in another thread.
+        """
         digests = self._digests()
         step = max(1, _AT_ONCE * len(out) // max(1, out.nbytes) // self.chunk_rows)
         step *= self.chunk_rows
         cuts = [start, *range(start - start % step + step, start + len(out), step)]
 
-        def read(first: int) -> None:
+        def read(first: int) -> tuple[int, Array]:
             stop = min(first - first % step + step, start + len(out))
-            self._read(first, out[first - start : stop - start], digests[first:stop])
+            return first, self._read(first, out[first - start : stop - start])
 
-        row_bytes = out.nbytes // max(1, len(out))
-        in_threads(read, cuts, None if row_bytes >= _LARGE_ROW else 1)
+        for first, rows in in_turn(read, cuts, _AHEAD):
+            self._refuse_others(first, rows, digests[first : first + len(rows)])
+            if rows.dtype != out.dtype:
+                out[first - start : first - start + len(rows)] = rows
 
-    def _read(self, start: int, out: Array, digests: Array) -> None:
+    def _read(self, start: int, room: Array) -> Array:
+        """As many rows as there is room for; in it, where they need not be converted."""
         bulk = self.manifest.bulk
-        if out.dtype == np.dtype(self.manifest.columns[bulk].dtype):
-            rows = self._store.read(bulk, start, start + len(out), out)
-        else:
-            rows = self._store.read(bulk, start, start + len(out))
+        same = room.dtype == np.dtype(self.manifest.columns[bulk].dtype)
+        return self._store.read(bulk, start, start + len(room), room if same else None, sums=False)
+
+    def _refuse_others(self, start: int, rows: Array, digests: Array) -> None:
         wrong = (row_digests(rows) != digests).any(axis=1)
         if wrong.any():
+            self._store.read(self.manifest.bulk, start, start + len(rows))  # may say it better
             raise CacheDamagedError(
-                f"{self.path}: {bulk} row {start + int(wrong.argmax())} does not have its digest "
-                f"({int(wrong.sum())} such rows among the {len(out)} that were read with it)."
+                f"{self.path}: {self.manifest.bulk} row {start + int(wrong.argmax())} does not "
+                f"have its digest ({int(wrong.sum())} such rows among the {len(rows)} that were "
+                "read with it)."
             )
-        if rows is not out:
-            out[:] = rows
 
     def _digests(self) -> Array:
         if not hasattr(self, "_digest_column"):

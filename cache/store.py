@@ -63,11 +63,14 @@ class StoreReader(Protocol):
     def chunk_rows(self, column: str) -> int:
         """Rows that are checked and unpacked together: the least that can be read."""
 
-    def read(self, column: str, start: int, stop: int, into: Array | None = None) -> Array:
+    def read(
+        self, column: str, start: int, stop: int, into: Array | None = None, *, sums: bool = True
+    ) -> Array:
         """Rows start..stop-1; several threads may call it at once.
 
         `into`: to be filled and returned; dtype and shape are the rows', C-contiguous.  After an
-        error it holds anything.
+        error it holds anything.  Without `sums` checksums may be left out: for one who compares
+        digests of the rows, which find all that a checksum does.
 
         Raises:
             CacheDamagedError: a checksum fails, or something is missing.

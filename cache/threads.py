@@ -1,46 +1,32 @@
-"""Work in order, on all cores: of what lets others run meanwhile (reading, checksums, numpy)."""
+"""Something read ahead by a thread, in order."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
-def cores() -> int:
-    """That this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def in_threads(work: Callable[[T], object], items: Sequence[T], most: int | None = None) -> None:
-    """`work` of every item, begun in their order, by at most `most` threads.
-
-    After an exception no further item is begun; raised is that of the first item that has one,
-    as one thread alone would.
-    """
-    threads = min(most or cores(), len(items))
-    failed: dict[int, BaseException] = {}
-    waiting = iter(enumerate(items))  # shared: one step of it is never cut in two
-
-    def run() -> None:
-        for place, item in waiting:
-            if failed:
-                return
-            try:
-                work(item)
-            except BaseException as error:
-                failed[place] = error
-
-    if threads <= 1:
-        run()
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            for _ in range(threads):
-                pool.submit(run)
-    if failed:
-        raise failed[min(failed)]
+def in_turn(work: Callable[[S], T], items: Sequence[S], ahead: int) -> Iterator[T]:
+    """`work` of every item, in their order; a thread works on at most `ahead` items beyond the one
+    that was asked for.  After an exception, which is raised where its item would have come, no
+    further item is begun."""
+    if len(items) < 2:
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(1, "ahead") as pool:
+        waiting: deque[Future[T]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

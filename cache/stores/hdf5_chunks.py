@@ -65,30 +65,44 @@ class Chunks:
         self._size = math.prod(self._shape) * self._dtype.itemsize
         self._offsets = _offsets(data, self._size + _CHECKSUM)
 
-    def read(self, start: int, stop: int, into: Array) -> None:
-        """Rows start..stop-1 into an array of just as many, C-contiguous.
+    def read(self, start: int, stop: int, into: Array, sums: bool) -> None:
+        """Rows start..stop-1 into an array of just as many, C-contiguous; `sums`: see StoreReader.
 
         Raises:
             CacheDamagedError: a chunk is missing or has not its checksum.
         """
         rows = self._shape[0]
-        for chunk in range(start // rows, -(-stop // rows)):
+        chunk, end = start // rows, -(-stop // rows)
+        while chunk < end:
             first = chunk * rows
             low, high = max(first, start), min(first + rows, stop)
+            count = 1
+            if high - low == rows:
+                count = self._neighbours(chunk, stop // rows)
+                high = low + count * rows
             target = into[low - start : high - start]
-            whole = high - low == rows
+            whole = len(target) == count * rows
             room = target if whole else np.empty(self._shape, dtype=self._dtype)
-            self._fill(int(self._offsets[chunk]), room.reshape(-1).view(np.uint8))
+            self._fill(int(self._offsets[chunk]), room.reshape(count, -1).view(np.uint8), sums)
             if not whole:
                 target[:] = room[low - first : high - first]
+            chunk += count
 
-    def _fill(self, offset: int, room: NDArray[np.uint8]) -> None:
+    def _neighbours(self, chunk: int, end: int) -> int:
+        """How many chunks before `end`, this one included, follow one another in the file."""
+        others = np.flatnonzero(np.diff(self._offsets[chunk:end]) != self._size + _CHECKSUM)
+        return int(others[0]) + 1 if len(others) else end - chunk
+
+    def _fill(self, offset: int, rooms: NDArray[np.uint8], sums: bool) -> None:
+        """Chunks one after the other, (chunks, bytes), with one call."""
         if offset < 0:
             raise CacheDamagedError("a chunk is missing.")
-        stored = np.empty(_CHECKSUM, dtype=np.uint8)
-        if not self._file.fill(offset, [room, stored]):
+        stored = np.empty((len(rooms), _CHECKSUM), dtype=np.uint8)
+        pieces = [piece for both in zip(rooms, stored, strict=True) for piece in both]
+        if not self._file.fill(offset, pieces):
             raise CacheDamagedError("the file ends within a chunk.")
-        if int.from_bytes(stored.tobytes(), "little") != fletcher32(room):
+        found = stored.view("<u4")[:, 0].tolist()
+        if sums and found != [fletcher32(room) for room in rooms]:
             raise CacheDamagedError("a checksum is wrong.")
 
 

@@ -148,7 +148,9 @@ class Hdf5Reader:
         data = self._dataset(column)
         return int(data.chunks[0] if data.chunks else data.shape[0])
 
-    def read(self, column: str, start: int, stop: int, into: Array | None = None) -> Array:
+    def read(
+        self, column: str, start: int, stop: int, into: Array | None = None, *, sums: bool = True
+    ) -> Array:
         data = self._dataset(column)
         if into is None:
             into = np.empty((stop - start, *data.shape[1:]), data.dtype)
@@ -157,7 +159,7 @@ class Hdf5Reader:
             if chunks is None:
                 data.read_direct(into, np.s_[start:stop])
             else:
-                chunks.read(start, stop, into)
+                chunks.read(start, stop, into, sums)
         except MemoryError:
             raise
         except Exception as error:

@@ -32,35 +32,47 @@ _CRC = 4  # bytes
 Bytes = NDArray[np.uint8]
 
 
-def read_chunk(file: Blob, offset: int, size: int, room: Bytes) -> None:
-    """The chunk of `size` bytes with its checksum into `room`, which is as large as it unpacked.
+def read_chunks(file: Blob, offset: int, size: int, rooms: Bytes, sums: bool) -> None:
+    """Chunks of `size` bytes with their checksums, one after the other, into `rooms` (chunks,
+    bytes), which are as large as they unpacked.  Without `sums`, those of frames of raw blocks are
+    not looked at.
 
     Raises:
-        CacheDamagedError: the checksum is wrong, or it is not as large.
+        CacheDamagedError: a checksum is wrong, or a chunk is not as large.
     """
-    if size != _raw_size(len(room)) or not _read_raw(file, offset, room):
-        unpack(file.read(offset, size), room)
+    if size == raw_size(rooms.shape[1]) and _read_raw(file, offset, rooms, sums):
+        return
+    for number, room in enumerate(rooms):
+        unpack(file.read(offset + number * size, size), room)
 
 
-def _read_raw(file: Blob, offset: int, room: Bytes) -> bool:
-    """False: it is another frame than one of raw blocks, or its checksum is wrong."""
-    heads = raw_heads(len(room))
-    beside = np.empty(sum(map(len, heads)) + _CRC, dtype=np.uint8)
-    pieces, at = [], 0
-    for number, head in enumerate(heads):
-        pieces.append(beside[at : at + len(head)])
-        pieces.append(room[number * _BLOCK : (number + 1) * _BLOCK])
-        at += len(head)
-    pieces.append(beside[at:])
-    if not file.fill(offset, pieces):
+def _read_raw(file: Blob, offset: int, rooms: Bytes, sums: bool) -> bool:
+    """All with one call.  False: there are other frames than of raw blocks, or wrong checksums."""
+    heads = raw_heads(rooms.shape[1])
+    ends = np.cumsum([0, *map(len, heads)])
+    beside = np.empty((len(rooms), ends[-1] + _CRC), dtype=np.uint8)
+    chunks: list[list[Bytes]] = []
+    for room, rest in zip(rooms, beside, strict=True):
+        pieces = [rest[ends[-1] :]]
+        for k in reversed(range(len(heads))):
+            pieces += [room[k * _BLOCK : (k + 1) * _BLOCK], rest[ends[k] : ends[k + 1]]]
+        chunks.append(pieces[::-1])
+    if not file.fill(offset, [piece for pieces in chunks for piece in pieces]):
         return False
+    if (beside[:, : ends[-1]] != np.frombuffer(b"".join(heads), np.uint8)).any():
+        return False
+    return not sums or all(_sum(pieces) == SOUND for pieces in chunks)
+
+
+def _sum(pieces: list[Bytes]) -> int:
     crc = 0
     for piece in pieces:
         crc = google_crc32c.extend(crc, piece)
-    return crc == SOUND and beside[:at].tobytes() == b"".join(heads)
+    return crc
 
 
-def _raw_size(size: int) -> int:
+def raw_size(size: int) -> int:
+    """Of a chunk of raw blocks that hold `size` bytes."""
     return sum(map(len, raw_heads(size))) + size + _CRC
 
 

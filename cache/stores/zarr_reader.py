@@ -35,12 +35,14 @@ class ZarrReader:
     def chunk_rows(self, column: str) -> int:
         return self._array(column)[0].chunk[0]
 
-    def read(self, column: str, start: int, stop: int, into: Array | None = None) -> Array:
+    def read(
+        self, column: str, start: int, stop: int, into: Array | None = None, *, sums: bool = True
+    ) -> Array:
         found, chunks = self._array(column)
         if into is None:
             into = np.empty((stop - start, *found.shape[1:]), little_endian(found.data_type))
         try:
-            chunks.read(start, stop, into)
+            chunks.read(start, stop, into, sums)
         except (CacheDamagedError, OSError) as error:
             what = error if isinstance(error, CacheDamagedError) else error.strerror
             raise CacheDamagedError(
