@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 
 
 @dataclass(frozen=True)
@@ -21,18 +22,17 @@ class Spent:
     """Bytes that its resident memory grew by, at the most."""
 
 
-def spent(work: Callable[[], object]) -> Spent:
-    """Run `work` in a fork of this process.  Raises RuntimeError: it failed."""
-    context = multiprocessing.get_context("fork")
+def spent(work: Callable[[], object], *, first: Callable[[], object] | None = None) -> Spent:
+    """Run `work`, which can be pickled, in a process in which torch has started no thread yet;
+    `first` runs before it and is not counted.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.bench.test_growth", "tests.bench.test_scale"])
     ours, theirs = context.Pipe()
-
-    def run() -> None:
-        before, started, cpu = peak(), time.perf_counter(), time.process_time()
-        work()
-        seconds = time.perf_counter() - started, time.process_time() - cpu
-        theirs.send(Spent(*seconds, peak() - before))
-
-    child = context.Process(target=run)
+    child = context.Process(target=_run, args=(work, first, theirs))
     child.start()
     theirs.close()
     try:
@@ -42,6 +42,15 @@ def spent(work: Callable[[], object]) -> Spent:
     finally:
         child.join()
     return found
+
+
+def _run(work: Callable[[], object], first: Callable[[], object] | None, to: Connection) -> None:
+    if first is not None:
+        first()
+    before, started, cpu = peak(), time.perf_counter(), time.process_time()
+    work()
+    seconds = time.perf_counter() - started, time.process_time() - cpu
+    to.send(Spent(*seconds, peak() - before))
 
 
 def peak() -> int:

@@ -7,13 +7,16 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+
+from pipeline.device import prepare
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,17 @@ class Bench:
     def table(self) -> str:
         head = "ratio = other / ours (above 1: ours is faster), median [least, most] of n in turn"
         return "\n".join([about_machine(), head, *map(line, self.rows)])
+
+
+@contextmanager
+def processor(threads: int) -> Iterator[None]:
+    """As `train` prepares it, for both."""
+    before = torch.get_num_threads()
+    prepare(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def line(r: Row) -> str:

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import statistics
 import time
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from stages.datasets.sample import Dataset
 from stages.train.view import TaskView
 from tests.bench import made_up
 from tests.bench.children import spent
 from tests.bench.growth_plot import Panel, draw
-from tests.bench.measuring import Bench
+from tests.bench.measuring import Bench, processor
 from tests.making import make_crops, make_latents
 
 pytestmark = pytest.mark.bench
@@ -29,18 +30,25 @@ _SIDE = 32
 _ITERS = 100
 
 
+@lru_cache(1)
+def _images(rows: int) -> Dataset:
+    return made_up.images(rows, _SIDE)
+
+
+def _crop(out: Path, rows: int) -> None:
+    make_crops(out, _images(rows), unit_rows=1024, size=_SIDE, face_crop="off")
+
+
 def test_images(bench: Bench, tmp_path: Path) -> None:
     """Cropping and a small root (LeNet, 128-d), without start-up."""
     points: dict[str, dict[int, Any]] = {"crop": {}, "extract": {}}
     for rows in (1_000, 3_000) if bench.quick else (1_000, 10_000, 100_000):
         crops, out = tmp_path / f"crops {rows}", tmp_path / f"latents {rows}"
-        images = made_up.images(rows, _SIDE)
         steps = {
-            "crop": partial(make_crops, crops, images, unit_rows=1024, size=_SIDE, face_crop="off"),
-            "extract": partial(make_latents, out, crops, "lenet"),
+            "crop": spent(partial(_crop, crops, rows), first=partial(_images, rows)),
+            "extract": spent(partial(make_latents, out, crops, "lenet")),
         }
-        for name, step in steps.items():
-            found = spent(step)
+        for name, found in steps.items():
             points[name][rows] = {"seconds": found.seconds, "mb": found.grown / 1e6}
     bench.figures["growth: images"] = points
 
@@ -71,6 +79,13 @@ def test_training(bench: Bench, name: str) -> None:
         "classes": (2, 8, 40, 200),
     }
     iters, repeats = (10, 1) if bench.quick else (_ITERS, 3)
+    with processor(1):
+        _train(bench, name, full, iters, repeats)
+
+
+def _train(
+    bench: Bench, name: str, full: dict[str, tuple[int, ...]], iters: int, repeats: int
+) -> None:
     for axis, values in full.items():
         found = bench.figures.setdefault(f"growth: {axis}", {}).setdefault(name, {})
         for value in values[:: len(values) - 1] if bench.quick else values:

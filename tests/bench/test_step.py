@@ -3,39 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from pipeline.device import prepare
 from pipeline.events import Events
 from stages.train.adam import Adam
 from stages.train.meter import Meter
 from stages.train.view import TaskView
 from stages.train.watch import Telling
 from tests.bench import bare, made_up
-from tests.bench.measuring import Bench
+from tests.bench.measuring import Bench, processor
 
 pytestmark = pytest.mark.bench
 DIM, BATCH = 4096, 128
 ITERATIONS = {"none": 60, "joint": 30, "lr": 40, "lgr": 10, "lgr+d": 10}
 """Between two readings of the clock: about half a second."""
 EQUAL = "same batches, draws, networks and Adam; same weights after it"
-
-
-@contextmanager
-def processor(threads: int) -> Iterator[None]:
-    """As `train` prepares it, for both."""
-    before = torch.get_num_threads()
-    prepare(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def ready(name: str, log: Path) -> tuple[Callable[[], None], Callable[[], None]]:
