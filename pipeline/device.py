@@ -61,13 +61,17 @@ def prepare(threads: int) -> None:
     they are denormal, where they stay: four in ten of all after 1500 iterations of lgr+d (512-d,
     learning rate 1e-3).  Arithmetic on such numbers takes 20 times as long, so they
     become nought here.
-
-    A step takes and frees the same large blocks each time.  glibc gives some of them back to the
-    system, which must clear them page by page when they are taken again (lgr+d on 4096-d
-    latents: up to 3 ms of 40); so what is freed is kept for the next step.
     """
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
+    keep_freed_memory()
+
+
+def keep_freed_memory() -> None:
+    """A step takes and frees the same large blocks each time, and so does a root's pass.  glibc
+    gives some of them back to the system, which must clear them page by page when they are taken
+    again (lgr+d on 4096-d latents: up to 3 ms of 40; mobilenet_v2: a tenth of a pass); so what is
+    freed is kept for the next."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, _KEPT)
         libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)

@@ -18,6 +18,7 @@ from cache.root import Root
 from cache.schema import MANIFEST, read_manifest, scratch_folders
 from cache.writer import clear_leftovers, refuse_missing, refuse_taken
 from pipeline import crops as crop_room
+from pipeline import device as devices
 from pipeline import summaries
 from pipeline.caches import root as cache_root
 from pipeline.caches.match import compare_root, said
@@ -165,6 +166,7 @@ class _Run:
             self._source(shown, units) as (source, missing),
         ):
             tick = bar(shown, f"extract {self.settings.tap.name}", self.parts, units, todo)
+            devices.keep_freed_memory()
             extractor = Extractor(
                 self.parts,
                 self.settings,

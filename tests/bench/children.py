@@ -8,7 +8,11 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,13 @@ class Spent:
 
 
 def spent(work: Callable[[], object], *, first: Callable[[], object] | None = None) -> Spent:
-    """Run `work`, which can be pickled, in a process in which torch has started no thread yet;
-    `first` runs before it and is not counted.
+    """What `work` takes in a child; `first` runs before it and is not counted."""
+    return apart(partial(_measured, work, first))
+
+
+def apart(work: Callable[[], T]) -> T:
+    """What `work`, which can be pickled, returns in a process of its own, in which torch has
+    started no thread and nobody has told the allocator what to keep.
 
     Raises:
         RuntimeError: it failed.
@@ -32,11 +41,11 @@ def spent(work: Callable[[], object], *, first: Callable[[], object] | None = No
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.bench.test_growth", "tests.bench.test_scale"])
     ours, theirs = context.Pipe()
-    child = context.Process(target=_run, args=(work, first, theirs))
+    child = context.Process(target=_send, args=(work, theirs))
     child.start()
     theirs.close()
     try:
-        found: Spent = ours.recv()
+        found: T = ours.recv()
     except EOFError:
         raise RuntimeError("the work in a child process failed: see above") from None
     finally:
@@ -44,13 +53,17 @@ def spent(work: Callable[[], object], *, first: Callable[[], object] | None = No
     return found
 
 
-def _run(work: Callable[[], object], first: Callable[[], object] | None, to: Connection) -> None:
+def _send(work: Callable[[], object], to: Connection) -> None:
+    to.send(work())
+
+
+def _measured(work: Callable[[], object], first: Callable[[], object] | None) -> Spent:
     if first is not None:
         first()
     before, started, cpu = peak(), time.perf_counter(), time.process_time()
     work()
     seconds = time.perf_counter() - started, time.process_time() - cpu
-    to.send(Spent(*seconds, peak() - before))
+    return Spent(*seconds, peak() - before)
 
 
 def peak() -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +12,13 @@ import pytest
 
 from cache.reader import Cache
 from cache.store import STORES
+from tests.bench.children import apart
 from tests.bench.measuring import Bench
 from tests.making import make_cache
 
 pytestmark = pytest.mark.bench
+
+Seconds = tuple[list[float], list[float]]
 
 
 def _latents(rows: int) -> np.ndarray:
@@ -34,22 +40,45 @@ def _load(path: Path) -> np.ndarray:
         return cache.bulk()
 
 
+def _mapped(path: Path, starts: list[int], step: int) -> None:
+    plain = np.load(path, mmap_mode="r")
+    for start in starts:
+        np.array(plain[start : start + step])
+
+
+def _chunks(path: Path, starts: list[int], step: int) -> None:
+    with Cache(path) as cache:
+        for start in starts:
+            cache.bulk_rows(start, start + step)
+
+
+def _in_turn(ours: Callable[[], object], other: Callable[[], object], repeats: int) -> Seconds:
+    ours(), other()
+    taken: Seconds = ([], [])
+    for _ in range(repeats):
+        for work, seconds in ((ours, taken[0]), (other, taken[1])):
+            started = time.perf_counter()
+            work()
+            seconds.append(time.perf_counter() - started)
+    return taken
+
+
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("what", ["latents", "crops"])
 def test_load(bench: Bench, store: str, what: str, tmp_path: Path) -> None:
     rows = _latents(4096) if what == "latents" else _crops(2048)
-    make_cache(tmp_path / "c", store, rows, shard_rows=256)
-    np.save(tmp_path / "plain.npy", rows)
-    assert np.array_equal(_load(tmp_path / "c"), np.load(tmp_path / "plain.npy"))
-    on_disk = sum(f.stat().st_size for f in (tmp_path / "c").rglob("*") if f.is_file())
-    bench.compare(
+    cache, plain = tmp_path / "c", tmp_path / "plain.npy"
+    make_cache(cache, store, rows, shard_rows=256)
+    np.save(plain, rows)
+    assert np.array_equal(_load(cache), np.load(plain))
+    on_disk = sum(f.stat().st_size for f in cache.rglob("*") if f.is_file())
+    repeats = 5 if bench.quick else 15
+    bench.add(
         f"load {what} from {store}",
-        lambda: _load(tmp_path / "c"),
-        lambda: np.load(tmp_path / "plain.npy"),
+        *apart(partial(_in_turn, partial(_load, cache), partial(np.load, plain), repeats)),
         against="np.load",
         equal=f"{rows.nbytes / 1e6:.0f} MB, {rows.dtype}, page cache warm, equal arrays",
         aim=">= 0.7" if what == "latents" else "none",
-        repeats=15,
         note=f"{on_disk / rows.nbytes:.2f} of its bytes on disk",
     )
 
@@ -58,27 +87,17 @@ def test_load(bench: Bench, store: str, what: str, tmp_path: Path) -> None:
 def test_chunks_at_random_places(bench: Bench, store: str, tmp_path: Path) -> None:
     """As training that keeps latents on the disk reads them, each chunk once."""
     rows = _latents(4096)
-    make_cache(tmp_path / "c", store, rows, shard_rows=512)
-    np.save(tmp_path / "plain.npy", rows)
-    with Cache(tmp_path / "c") as cache:
+    path, plain = tmp_path / "c", tmp_path / "plain.npy"
+    make_cache(path, store, rows, shard_rows=512)
+    np.save(plain, rows)
+    with Cache(path) as cache:
         step = cache.chunk_rows
-        starts = np.random.default_rng(0).permutation(len(rows) // step) * step
-
-        def ours() -> None:
-            for start in starts.tolist():
-                cache.bulk_rows(start, start + step)
-
-        def mapped() -> None:
-            plain = np.load(tmp_path / "plain.npy", mmap_mode="r")
-            for start in starts.tolist():
-                np.array(plain[start : start + step])
-
-        bench.compare(
-            f"{len(starts)} chunks at random from {store}",
-            ours,
-            mapped,
-            against="np.load memory-mapped, copied",
-            equal=f"{rows.nbytes / 1e6:.0f} MB, {step} rows of 4096 float32 at a time",
-            aim="none",
-            repeats=15,
-        )
+    starts = (np.random.default_rng(0).permutation(len(rows) // step) * step).tolist()
+    ours, other = partial(_chunks, path, starts, step), partial(_mapped, plain, starts, step)
+    bench.add(
+        f"{len(starts)} chunks at random from {store}",
+        *apart(partial(_in_turn, ours, other, 3 if bench.quick else 15)),
+        against="np.load memory-mapped, copied",
+        equal=f"{rows.nbytes / 1e6:.0f} MB, {step} rows of 4096 float32 at a time",
+        aim="none",
+    )
