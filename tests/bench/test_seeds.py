@@ -47,6 +47,8 @@ def _peak_mb(found: dict[str, Any]) -> float:
 
 @pytest.mark.parametrize(("strategy", "iters", "repeats"), _CASES)
 def test_five_seeds(bench: Bench, tmp_path: Path, strategy: str, iters: int, repeats: int) -> None:
+    if bench.quick and strategy != "none":
+        pytest.skip("quick")
     rows = np.random.default_rng(0).random((_ROWS, _DIM), dtype=np.float32)
     make_cache(tmp_path / "cache", "zarr", rows, shard_rows=1024)
     one: dict[str, Any] = {}
