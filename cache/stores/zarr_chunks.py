@@ -1,4 +1,4 @@
-"""Files of a Zarr array, read without zarr: several times as fast, by several threads.
+"""Files of a Zarr array, read without zarr: several times as fast, a run of chunks with one call.
 
     file = [chunk] [chunk] ... [index: offset and bytes of each] [crc32c of the index]
 

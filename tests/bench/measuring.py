@@ -67,13 +67,7 @@ class Bench:
     ) -> Row:
         """Time both in turn; quick: at most three repeats."""
         repeats = min(repeats, 3) if self.quick else repeats
-        ours(), other()
-        seconds: tuple[list[float], list[float]] = ([], [])
-        for _ in range(repeats):
-            for work, taken in ((ours, seconds[0]), (other, seconds[1])):
-                started = time.perf_counter()
-                work()
-                taken.append(time.perf_counter() - started)
+        seconds = seconds_in_turn(ours, other, repeats)
         return self.add(row, *seconds, against=against, equal=equal, aim=aim, note=note)
 
     def add(
@@ -119,6 +113,20 @@ class Bench:
     def table(self) -> str:
         head = "ratio = other / ours (above 1: ours is faster), median [least, most] of n in turn"
         return "\n".join([about_machine(), head, *map(line, self.rows)])
+
+
+def seconds_in_turn(
+    ours: Callable[[], object], other: Callable[[], object], repeats: int
+) -> tuple[list[float], list[float]]:
+    """Of each, after a warm-up of both."""
+    ours(), other()
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats):
+        for work, taken in ((ours, seconds[0]), (other, seconds[1])):
+            started = time.perf_counter()
+            work()
+            taken.append(time.perf_counter() - started)
+    return seconds
 
 
 @contextmanager

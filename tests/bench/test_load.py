@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -13,12 +11,10 @@ import pytest
 from cache.reader import Cache
 from cache.store import STORES
 from tests.bench.children import apart
-from tests.bench.measuring import Bench
+from tests.bench.measuring import Bench, seconds_in_turn
 from tests.making import make_cache
 
 pytestmark = pytest.mark.bench
-
-Seconds = tuple[list[float], list[float]]
 
 
 def _latents(rows: int) -> np.ndarray:
@@ -52,17 +48,6 @@ def _chunks(path: Path, starts: list[int], step: int) -> None:
             cache.bulk_rows(start, start + step)
 
 
-def _in_turn(ours: Callable[[], object], other: Callable[[], object], repeats: int) -> Seconds:
-    ours(), other()
-    taken: Seconds = ([], [])
-    for _ in range(repeats):
-        for work, seconds in ((ours, taken[0]), (other, taken[1])):
-            started = time.perf_counter()
-            work()
-            seconds.append(time.perf_counter() - started)
-    return taken
-
-
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("what", ["latents", "crops"])
 def test_load(bench: Bench, store: str, what: str, tmp_path: Path) -> None:
@@ -75,7 +60,7 @@ def test_load(bench: Bench, store: str, what: str, tmp_path: Path) -> None:
     repeats = 5 if bench.quick else 15
     bench.add(
         f"load {what} from {store}",
-        *apart(partial(_in_turn, partial(_load, cache), partial(np.load, plain), repeats)),
+        *apart(partial(seconds_in_turn, partial(_load, cache), partial(np.load, plain), repeats)),
         against="np.load",
         equal=f"{rows.nbytes / 1e6:.0f} MB, {rows.dtype}, page cache warm, equal arrays",
         aim=">= 0.7" if what == "latents" else "none",
@@ -92,11 +77,12 @@ def test_chunks_at_random_places(bench: Bench, store: str, tmp_path: Path) -> No
     np.save(plain, rows)
     with Cache(path) as cache:
         step = cache.chunk_rows
+        assert np.array_equal(cache.bulk_rows(step, 2 * step), rows[step : 2 * step])
     starts = (np.random.default_rng(0).permutation(len(rows) // step) * step).tolist()
     ours, other = partial(_chunks, path, starts, step), partial(_mapped, plain, starts, step)
     bench.add(
         f"{len(starts)} chunks at random from {store}",
-        *apart(partial(_in_turn, ours, other, 3 if bench.quick else 15)),
+        *apart(partial(seconds_in_turn, ours, other, 3 if bench.quick else 15)),
         against="np.load memory-mapped, copied",
         equal=f"{rows.nbytes / 1e6:.0f} MB, {step} rows of 4096 float32 at a time",
         aim="none",
