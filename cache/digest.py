@@ -30,6 +30,19 @@ def column_digest(column: NDArray[np.generic]) -> str:
     return f"blake3:{blake3(_bytes(column).data).hexdigest()}"
 
 
+class ColumnDigest:
+    """`column_digest` of a column whose rows come piece by piece."""
+
+    def __init__(self) -> None:
+        self._hasher = blake3()
+
+    def add(self, rows: NDArray[np.generic]) -> None:
+        self._hasher.update(_bytes(rows).data)
+
+    def digest(self) -> str:
+        return f"blake3:{self._hasher.hexdigest()}"
+
+
 def _bytes(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     """The same memory as flat little-endian bytes, copied only where it must be."""
     plain = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<"), copy=False))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from cache.digest import column_digest, file_digest, row_digests
+from cache.digest import ColumnDigest, column_digest, file_digest, row_digests
 from cache.errors import CacheDamagedError, CacheMismatchError, damage_in
 from cache.fingerprint import Settings, differences, fingerprint
 from cache.memory import refuse_more_than_free
@@ -23,7 +24,7 @@ from cache.schema import (
 )
 from cache.source import Place
 from cache.store import Array, store_reader
-from cache.threads import in_turn
+from cache.threads import in_turn, side_by_side
 
 _AT_ONCE = 1 << 22
 """Bytes that are read and checked together."""
@@ -93,7 +94,7 @@ class Cache:
         return self._store.chunk_rows(self.manifest.bulk)
 
     def bulk(self, dtype: str | None = None) -> Array:
-        """All crops or latents, (N, ...), every row checked; `dtype` converts on the way.
+        """All crops or latents, (N, ...), every byte checked; `dtype` converts on the way.
 
         Chunks, about 1 MB, are read straight into the result: memory is the result and a few
         chunks.
@@ -108,7 +109,7 @@ class Cache:
         return out
 
     def bulk_rows(self, start: int, stop: int) -> Array:
-        """Crops or latents start..stop-1 as stored, every row checked.
+        """Crops or latents start..stop-1 as stored, every byte checked.
 
         Several threads may call it at once.
         """
@@ -121,14 +122,57 @@ class Cache:
         return out
 
     def _fill(self, out: Array, start: int) -> None:
-        """Rows from `start` on into all of `out`, converted where it is of another dtype.
+        """Rows from `start` on into all of `out`, converted where it is of another dtype: whole
+        shards side by side, each compared with its digest; other rows with their own."""
+        listed, size = self.manifest.shard_digests, self.manifest.shard_rows
+        if listed is None or self.chunk_rows > size:  # a stranger's: chunks would be read again
+            self._fill_by_rows(out, start)
+            return
+        stop = start + len(out)
+
+        def fill(span: tuple[int, int]) -> None:
+            first, last = span
+            room = out[first - start : last - start]
+            whole = first % size == 0 and last == min(first + size, self.manifest.rows)
+            if whole and first < last:
+                self._fill_shard(room, first, listed[first // size])
+            else:
+                self._fill_by_rows(room, first)
+
+        borders = range(start - start % size + size, stop, size)
+        side_by_side(fill, list(pairwise([start, *borders, stop])))
+
+    def _fill_shard(self, out: Array, start: int, digest: str) -> None:
+        """A shard into all of `out`, whose digest is `digest`.  Reading and hashing megabytes at
+        a time, threads seldom wait for the interpreter."""
+        found = ColumnDigest()
+        step = self._step(out)
+        for first in range(0, len(out), step):
+            room = out[first : first + step]
+            rows = self._read(start + first, room)
+            found.add(rows)
+            if rows.dtype != out.dtype:
+                room[:] = rows
+        if found.digest() != digest:
+            self._fill_by_rows(out, start)  # says in which row, and perhaps why
+            raise CacheDamagedError(
+                f"{self.path}: {self.manifest.bulk} rows {start} to {start + len(out) - 1} do not "
+                "have the digest of their shard, though each row has its own."
+            )
+
+    def _step(self, out: Array) -> int:
+        """Rows of whole chunks, at least one, that are read and checked together."""
+        rows = _AT_ONCE * len(out) // max(1, out.nbytes)
+        return max(1, rows // self.chunk_rows) * self.chunk_rows
+
+    def _fill_by_rows(self, out: Array, start: int) -> None:
+        """Rows from `start` on into all of `out`.
 
         A thread reads ahead while this one compares digests: reading lets others run, and
         hashing, a call a row, would only wait for its like in another thread.
         """
         digests = self._digests()
-        step = max(1, _AT_ONCE * len(out) // max(1, out.nbytes) // self.chunk_rows)
-        step *= self.chunk_rows
+        step = self._step(out)
         cuts = [start, *range(start - start % step + step, start + len(out), step)]
 
         def read(first: int) -> tuple[int, Array]:

@@ -36,6 +36,7 @@ from cache.printable import printable
 from cache.schema import (
     CACHE_NAMES,
     MANIFEST,
+    MOST_DIGESTS,
     SAMPLES,
     Column,
     Info,
@@ -180,10 +181,12 @@ def _assemble(
     writer = store_writer(store, folder, bulk)
     writer.create()
     digests = np.empty((count, DIGEST_BYTES), dtype=np.uint8)
+    of_shards: list[str] = []
     for shard, block in enumerate(_blocks(parts, bulk)):
         writer.write_shard(shard, block)
         span = bulk.rows_of(shard)
         digests[span.start : span.stop] = row_digests(block)
+        of_shards.append(column_digest(block))
     side = {**content.side, "digest": digests}
     columns = {name: column(v.dtype.name, v.shape, column_digest(v)) for name, v in side.items()}
     columns[bulk.name] = column(bulk.dtype, bulk.shape, columns["digest"].digest)
@@ -191,7 +194,8 @@ def _assemble(
     writer.finish(side, said)
     write_json_lines(folder / SAMPLES, content.samples)
     write_provenance(folder, content.provenance)
-    manifest = _manifest(parts, content, store, bulk, columns, file_digest(folder / SAMPLES))
+    samples_digest = file_digest(folder / SAMPLES)
+    manifest = _manifest(parts, content, store, bulk, columns, samples_digest, of_shards)
     write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
     return manifest
 
@@ -219,6 +223,7 @@ def _manifest(
     bulk: Bulk,
     columns: dict[str, Column],
     samples_digest: str,
+    of_shards: list[str],
 ) -> Manifest:
     return Manifest.model_validate(
         {
@@ -232,6 +237,7 @@ def _manifest(
             "columns": dict(sorted(columns.items())),
             "content": content_digest(columns),
             "samples_digest": samples_digest,
+            "shard_digests": of_shards if len(of_shards) <= MOST_DIGESTS else None,
             "classes": content.classes,
             "info": content.info,
         }

@@ -9,9 +9,6 @@
 
 Each file is whole or not there: what it is about (one JSON text) and a digest over that text and
 all tensors are in its own metadata.  Files are untrusted: bounded, validated, never unpickled.
-
-The safetensors are written here: `save_file` makes files that only their owner can read
-(safetensors issue 782) under temporary names of its own, and `save` holds all bytes twice.
 """
 
 from __future__ import annotations
@@ -22,7 +19,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -33,29 +30,16 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cache.errors import Refused
-from cache.files import sync, write_atomically, write_json
+from cache.files import sync, write_json
 from cache.fingerprint import canonical_json, differences, fingerprint
 from cache.printable import printable
+from pipeline.tensors import DTYPES, HEADER_LIMIT, bytes_of, dtype_of, write_tensors
 
 _SETTINGS, _RESUME, _RESULT = "settings.json", "resume.safetensors", "result.safetensors"
 _ABOUT, _DIGEST = "lgr-pipe", "digest"
 """Keys of the metadata."""
-_HEADER_LIMIT = 8_000_000  # bytes of JSON; a longer one is neither written nor read
 _MOST_TASKS = 100_000
 _SHOWN = 500  # characters of a parser's complaint that are passed on
-
-_DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-"""Those that numpy has too, by their names in safetensors."""
 
 
 class _About(BaseModel):
@@ -186,8 +170,8 @@ class Checkpoints:
         if not path.is_file():
             return
         try:
-            if path.stat().st_size > _HEADER_LIMIT:
-                raise ValueError(f"it is longer than {_HEADER_LIMIT} bytes")
+            if path.stat().st_size > HEADER_LIMIT:
+                raise ValueError(f"it is longer than {HEADER_LIMIT} bytes")
             found = _Settings.model_validate(json.loads(path.read_bytes())).settings
             lines = differences(self._settings, found)
         except (ValueError, RecursionError) as error:
@@ -275,31 +259,8 @@ class Checkpoints:
 def _write(path: Path, about: _About, tensors: Mapping[str, Tensor]) -> None:
     """One safetensors file, whole or not there."""
     plain = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
-    # Biggest numbers first keeps each tensor aligned to its own.
-    names = sorted(plain, key=lambda name: (-plain[name].element_size(), name))
     text = json.dumps(about.model_dump(), allow_nan=False)
-    metadata = {_ABOUT: text, _DIGEST: _digest(text, plain)}
-    header: dict[str, Any] = {"__metadata__": metadata}
-    stop = 0
-    for name in names:
-        tensor = plain[name]
-        start, stop = stop, stop + tensor.numel() * tensor.element_size()
-        header[name] = {
-            "dtype": _dtype(name, tensor),
-            "shape": list(tensor.shape),
-            "data_offsets": [start, stop],
-        }
-    packed = json.dumps(header).encode()
-    packed += b" " * (-len(packed) % 8)
-    if len(packed) > _HEADER_LIMIT:
-        raise ValueError(f"{path}: the header is longer than {_HEADER_LIMIT} bytes")
-
-    def fill(handle: BinaryIO) -> None:
-        handle.write(len(packed).to_bytes(8, "little") + packed)
-        for name in names:
-            handle.write(_bytes(plain[name]))
-
-    write_atomically(path, fill)
+    write_tensors(path, {_ABOUT: text, _DIGEST: _digest(text, plain)}, plain)
 
 
 def _load(path: Path, kind: type[_Kind]) -> tuple[_Kind, dict[str, Tensor]]:
@@ -310,8 +271,8 @@ def _load(path: Path, kind: type[_Kind]) -> tuple[_Kind, dict[str, Tensor]]:
     """
     with path.open("rb") as handle:
         length = int.from_bytes(handle.read(8), "little")
-    if length > _HEADER_LIMIT:
-        raise ValueError(f"the header is longer than {_HEADER_LIMIT} bytes")
+    if length > HEADER_LIMIT:
+        raise ValueError(f"the header is longer than {HEADER_LIMIT} bytes")
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         if not {_ABOUT, _DIGEST} <= metadata.keys():
@@ -319,7 +280,7 @@ def _load(path: Path, kind: type[_Kind]) -> tuple[_Kind, dict[str, Tensor]]:
         text, digest = metadata[_ABOUT], metadata[_DIGEST]
         about = kind.model_validate(_plain_json(text))
         names = list(file.keys())
-        if not all(file.get_slice(name).get_dtype() in _DTYPES.values() for name in names):
+        if not all(file.get_slice(name).get_dtype() in DTYPES.values() for name in names):
             raise ValueError("it holds a dtype that is never written")
         # A copy: what safe_open gives is the file itself, which the next save replaces.
         tensors = {name: file.get_tensor(name).clone() for name in names}
@@ -340,23 +301,9 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     found = blake3(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
-        found.update(f"\n{name} {_dtype(name, tensor)} {list(tensor.shape)}\n".encode())
-        found.update(_bytes(tensor))
+        found.update(f"\n{name} {dtype_of(name, tensor)} {list(tensor.shape)}\n".encode())
+        found.update(bytes_of(tensor))
     return f"blake3:{found.hexdigest()}"
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    """A CPU tensor's values in C order; its own memory where that is what it holds."""
-    flat: NDArray[np.uint8] = tensor.reshape(-1).view(torch.uint8).numpy()
-    return flat.data
-
-
-def _dtype(name: str, tensor: Tensor) -> str:
-    if tensor.dtype not in _DTYPES:
-        raise ValueError(
-            f"{name} is {tensor.dtype}; a checkpoint holds {', '.join(_DTYPES.values())}"
-        )
-    return _DTYPES[tensor.dtype]
 
 
 def _remove_ours(folder: Path) -> None:

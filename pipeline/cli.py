@@ -63,6 +63,11 @@ COMMANDS = (
         "Print the result tables: strategies in rows, mean and spread over seeds.",
     ),
     Later(
+        "show",
+        "pipeline.cli_show:show",
+        "Print one run: figures of each seed, what it forgets, keeps and replays.",
+    ),
+    Later(
         "datasets",
         "pipeline.cli_data:datasets_app",
         "List the data sets: classes, sizes, how they must lie, and where to ask for them.",

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from cache.printable import printable
+
+if TYPE_CHECKING:
+    from stages.report.page.document import Document
+    from stages.report.reading.find import Found
 
 
 def report(
@@ -14,24 +21,113 @@ def report(
         typer.Argument(help="Folders with runs, of any number of studies", show_default="runs"),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for table.md, table.csv and curves.csv")
+        Path | None,
+        typer.Option(help="Folder for report.html and the same as Markdown, tables and figures"),
     ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Compare two sets of runs: report --compare A B")
+    ] = False,
+    show_faces: Annotated[
+        bool,
+        typer.Option(
+            "--show-faces",
+            help="Show faces of real people, and what was generated from them, in the report",
+        ),
+    ] = False,
+    crops: Annotated[
+        Path | None,
+        typer.Option(help="The crop cache, if it is not where the runs have read it"),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the figures as JSON instead of tables")
+    ] = False,
 ) -> None:
     """Print the result tables: strategies in rows, mean and spread over seeds.
 
-    Runs that differ in more than the strategy (data, backbone, scenario, training) get tables of
-    their own.
-    """
-    from cache.files import write_text
-    from stages.report.flat import curves_csv, table_csv
-    from stages.report.runs import find_studies
-    from stages.report.table import markdown
+    Runs that differ in more than the strategy (data, backbone, scenario, training, version) get
+    tables of their own. Runs of one strategy with other options are shown beside each other, and
+    seeds that were run apart are put together. What is not finished is listed and left out.
 
-    studies = find_studies(runs or [Path("runs")])
-    text = markdown(studies)
+    With --out, everything goes into one page as well, report.html: what was run, results, the
+    published numbers beside them, forgetting, cost, what is replayed, how it was measured. It
+    needs no network. Beside it lie report.md, tables/ (CSV, LaTeX) and figures/ (SVG, PNG).
+
+    One run in the terminal: lgr-pipe show RUN.
+    """
+    from cache.errors import Refused
+
+    folders = runs or [Path("runs")]
+    if compare:
+        if len(folders) != 2 or runs is None:
+            raise Refused("--compare takes two folders: lgr-pipe report --compare A B")
+        _compare(folders[0], folders[1], out, as_json=as_json)
+        return
+    from stages.report.reading.find import find
+
+    found = find(folders)
+    _print(found, as_json=as_json)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        write_text(out / "table.csv", table_csv(studies))
-        write_text(out / "curves.csv", curves_csv(studies))
-        write_text(out / "table.md", text)
-    typer.echo(text)
+        _write_flat(found, out)
+        from stages.report.whole import Faces, report
+
+        _write(report(found, Faces(show_faces, crops)), out)
+
+
+def _print(found: Found, *, as_json: bool) -> None:
+    from pipeline.console import say
+
+    if as_json:
+        from stages.report.terminal.machine import as_json as plain
+
+        _print_json(plain(found))
+        return
+    from stages.report.terminal.table import markdown
+
+    typer.echo(markdown(found.studies))
+    for left in found.left_out:
+        again = f" Go on with: {left.again}" if left.again else ""
+        say(f"Left out: {printable(left.folder)}: {left.why.removesuffix('.')}.{again}")
+
+
+def _write_flat(found: Found, out: Path) -> None:
+    """What the terminal shows, and what `dvc plots` draws."""
+    from cache.files import write_text
+    from stages.report.terminal.flat import curves_csv, table_csv
+    from stages.report.terminal.table import markdown
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "table.csv", table_csv(found.studies))
+    write_text(out / "curves.csv", curves_csv(found.studies))
+    write_text(out / "table.md", markdown(found.studies))
+
+
+def _compare(a: Path, b: Path, out: Path | None, *, as_json: bool) -> None:
+    from stages.report.compare import compare, comparison_json, in_words
+    from stages.report.page.markdown import markdown
+    from stages.report.reading.find import find
+
+    first, second = find([a]), find([b])
+    sides: Sequence[str] = (str(a), str(b))
+    document = compare(first.studies, second.studies, (sides[0], sides[1]))
+    if as_json:
+        _print_json(comparison_json(document))
+    else:
+        typer.echo(markdown(in_words(document)))
+    if out is not None:
+        _write(document, out)
+
+
+def _print_json(value: object) -> None:
+    import json
+
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def _write(document: Document, out: Path) -> None:
+    """The page and all that belongs to it."""
+    from pipeline.console import progress, say
+    from stages.report.page.write import steps, write
+
+    with progress("report", steps(document), "files") as tick:
+        write(document, out, lambda _: tick(1))
+    say(f"The report: {printable(out / 'report.html')}")

@@ -88,7 +88,7 @@ def sweep(
     from pipeline.console import say
     from pipeline.grid import TrainReader, parse_grids, path_of, plan
     from pipeline.resident import settled
-    from stages.report.sweep import markdown
+    from stages.report.sweep.points import markdown
 
     dask = parse_executor(executor, dask_scheduler, jobs, size="--jobs")
     grids = parse_grids(grid)

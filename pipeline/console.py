@@ -167,4 +167,4 @@ class Guarded(TyperGroup):
 
 def command_line() -> str:
     """The command as it was typed, without the folder of the program and what URLs hide."""
-    return redacted(" ".join(["lgr-pipe", *sys.argv[1:]]))
+    return shlex.join(["lgr-pipe", *(redacted(word) for word in sys.argv[1:])])

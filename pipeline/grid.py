@@ -16,7 +16,7 @@ from cache.fingerprint import fingerprint
 from cache.reader import Cache
 from pipeline.caches.match import Said, said_by
 from pipeline.params import Params, TrainParams, deciding, resolve, sections_of_cache, trace
-from stages.report.sweep import Value
+from stages.report.sweep.points import Value
 
 VALIDATION = 0.1
 """Share of the training rows that is held out where nobody says how many."""

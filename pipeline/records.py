@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from stages.train.adam import Adam
 from stages.train.evaluation import ALSO, asked_rows
 from stages.train.loop import Progress
 from stages.train.scenario import Scenario, Task
+from stages.train.series import MOST, Sample
 from stages.train.strategy import Strategy
 from stages.train.tally import Report
 
@@ -28,6 +29,7 @@ MISFIT = (LookupError, TypeError, ArithmeticError, ValueError, RuntimeError, Sto
 _Accuracy = Annotated[float, Field(ge=0, le=1)] | None
 _Seconds = Annotated[float, Field(ge=0)]
 _Count = Annotated[int, Field(ge=0)]
+_Word = Annotated[str, Field(pattern=r"^[ -~]{1,64}$")]
 
 
 class _Form(BaseModel):
@@ -47,6 +49,32 @@ class _Figures(_Form):
     samples: _Count
 
 
+class _Sample(_Form):
+    """As series.Sample."""
+
+    seconds: _Seconds
+    phase: _Word
+    rss_bytes: _Count | None
+    cpu_seconds: _Seconds
+    gpu_utilisation_percent: _Seconds | None
+    gpu_memory_bytes: _Count | None
+
+
+_Series = Annotated[list[_Sample], Field(max_length=MOST)]
+
+
+class _Replay(_Form):
+    """A state of what is replayed, as nearest.Found tells it."""
+
+    learnt: Annotated[int, Field(ge=1)]
+    kind: Literal["generated", "stored"]
+    drawn: _Count
+    variance_ratio: _Seconds | None
+    labels: dict[str, _Count]
+    ncm_agreement: _Accuracy
+    ncm_agreement_real: _Accuracy
+
+
 class _Report(_Form):
     """As tally.Report."""
 
@@ -55,7 +83,8 @@ class _Report(_Form):
     sampling_cpu_seconds: _Seconds
     problems: list[str]
     total: _Figures
-    phases: dict[str, _Figures]
+    phases: dict[_Word, _Figures]
+    record: _Figures
 
 
 class _Also(_Form):
@@ -78,6 +107,9 @@ class _Entry(_Form):
     majority_floor: float
     train_seconds: _Seconds
     resources: _Report
+    replay: list[_Replay]
+    series: _Series
+    """Not in metrics.json."""
 
 
 class Record(_Form):
@@ -87,25 +119,40 @@ class Record(_Form):
     rows: list[list[_Accuracy]]
     also_rows: list[list[_Accuracy]]
     seconds: list[_Seconds]
+    replay: list[_Replay]
     resources: _Report
+    series: _Series
 
     @classmethod
-    def of(cls, progress: Progress, resources: Report) -> Record:
+    def of(cls, progress: Progress, resources: Report, series: Sequence[Sample]) -> Record:
         return cls(
             untrained=_plain(progress.untrained),
             rows=[_plain(row) for row in progress.rows],
             also_rows=[_plain(row) for row in progress.also_rows],
             seconds=progress.seconds,
+            replay=[_Replay.model_validate(state) for state in progress.replay],
             resources=_Report.model_validate(resources),
+            series=[_Sample.model_validate(sample._asdict()) for sample in series],
         )
 
-    def progress(self) -> Progress:
+    def progress(self, shown: dict[str, NDArray[Any]]) -> Progress:
+        """`shown`: what was beside the strategy's tensors."""
         return Progress(
             _numbers(self.untrained),
             [_numbers(row) for row in self.rows],
             [_numbers(row) for row in self.also_rows],
             self.seconds,
+            [state.model_dump() for state in self.replay],
+            shown,
         )
+
+    def samples(self) -> list[Sample]:
+        return samples_of(self.model_dump()["series"])
+
+
+def samples_of(series: list[dict[str, Any]]) -> list[Sample]:
+    """As they were before they were JSON."""
+    return [Sample(**sample) for sample in series]
 
 
 def _plain(values: list[float]) -> list[float | None]:
@@ -129,6 +176,7 @@ def check_finished(
     _require(all(len(row) == tasks for row in rows), "an R matrix has other tasks")
     for name, wanted in (("rows", asked.rows), ("tasks", asked.tasks)):
         _require(np.array_equal(arrays[name], wanted), f"{name}: of other test rows")
+    _check_replay(read.replay, tasks, scenario)
 
 
 def check_record(
@@ -149,6 +197,18 @@ def check_record(
             _require(known == [k not in unmet for k in range(tasks)], "rows: of other tasks")
     _require(len(record.untrained) == tasks, "untrained: of other tasks")
     _require(None not in record.untrained, "untrained: of other tasks")
+    _check_replay(record.replay, saved.learnt, scenario)
+
+
+def _check_replay(replay: Sequence[_Replay], learnt: int, scenario: Scenario) -> None:
+    """`learnt`: tasks that it can be about; the last one of all is followed by none."""
+    states = [state.learnt for state in replay]
+    possible = range(1, min(learnt, len(scenario.tasks) - 1) + 1)
+    _require(states == sorted(set(states)), "replay: states in no order")
+    _require(set(states) <= set(possible), "replay: of other tasks")
+    for state in replay:
+        known = {name for task in scenario.tasks[: state.learnt] for name in task.classes}
+        _require(state.labels.keys() == known, "replay: labels of other classes")
 
 
 def check_state(strategy: Strategy, saved: dict[str, Tensor]) -> None:

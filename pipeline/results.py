@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import platform
 import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,27 +12,26 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cache.errors import CacheExistsError, Refused
 from cache.files import refuse_url, write_json
-from cache.provenance import versions
-from cache.remote.fetch import Where
 from cache.schema import Manifest
 from pipeline.checkpoints import Checkpoints
-from pipeline.console import command_line
 from pipeline.params import TrainParams
 from pipeline.params import deciding as deciding_of
+from pipeline.replay_file import write_replay
 from pipeline.run_files import (
     ACCURACY_MATRIX,
     CURVE,
     FILES,
     PREDICTIONS,
+    REPLAY,
+    RESOURCES,
     write_accuracy_matrix,
     write_curve,
     write_predictions,
+    write_resources,
 )
-from pipeline.seed_runs import Arrays
+from pipeline.seed_runs import Done
 from stages.train.scenario import Scenario
 from stages.train.tally import Figures
 
@@ -174,25 +172,17 @@ def deciding(found: dict[str, Any], options: Any, train: TrainParams) -> dict[st
     }
 
 
-def about(
-    options: Any, train: TrainParams, cache: tuple[Where, int], device: str
-) -> dict[str, Any]:
-    """How it was run: run.json.  `cache`: where it is, and the bytes of its files."""
-    return {
-        "command": command_line(),
-        "options": asdict(options),
-        "train": train.model_dump(mode="json"),
-        "cache": str(cache[0]),
-        "cache_bytes": cache[1],
-        "device": device,
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "platform": platform.platform(),
-        "versions": versions(),
-    }
+def begin(out: Path, found: dict[str, Any], about: dict[str, Any]) -> None:
+    """run.json at the start of the work: a run that is never finished can be told and repeated."""
+    write_json(out / RUN, _with_cache(found, about))
 
 
-def write(out: Path, found: dict[str, Any], answers: list[Arrays], about: dict[str, Any]) -> None:
+def _with_cache(found: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
+    same = ("strategy", "cache_fingerprint", "cache_content")
+    return {**about, **{name: found[name] for name in same}}
+
+
+def write(out: Path, found: dict[str, Any], seeds: list[Done], about: dict[str, Any]) -> None:
     """Everything else first, metrics.json last: its presence says that the run is finished."""
     for leftover in out.glob(".*.tmp"):  # of a run that was killed here
         leftover.unlink()
@@ -200,10 +190,12 @@ def write(out: Path, found: dict[str, Any], answers: list[Arrays], about: dict[s
     runs = found["runs"]
     write_accuracy_matrix(out / ACCURACY_MATRIX, runs, found["scenario"])
     write_curve(out / CURVE, runs)
-    seeds = {entry["seed"]: arrays for entry, arrays in zip(runs, answers, strict=True)}
-    write_predictions(out / PREDICTIONS, seeds, found["class_order"])
-    same = ("strategy", "cache_fingerprint", "cache_content")
-    write_json(out / RUN, {**about, **{name: found[name] for name in same}})
+    answers = {done.entry["seed"]: done.predictions for done in seeds}
+    write_predictions(out / PREDICTIONS, answers, found["class_order"])
+    write_resources(out / RESOURCES, {done.entry["seed"]: done.series for done in seeds})
+    first = seeds[0].entry
+    write_replay(out / REPLAY, first["seed"], first["replay"], seeds[0].shown)
+    write_json(out / RUN, _with_cache(found, about))
     write_json(out / METRICS, found)
 
 

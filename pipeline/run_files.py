@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from cache.errors import Refused
 from cache.files import write_text
+from stages.train.series import Sample
 
 LOG, CHECKPOINTS = "log.jsonl", "checkpoints"
 ACCURACY_MATRIX, CURVE, PREDICTIONS = "accuracy_matrix.csv", "curve.csv", "predictions.csv"
+RESOURCES, REPLAY = "resources.csv", "replay.safetensors"
 
 FILES: tuple[str, ...] = (
     "metrics.json",
@@ -25,6 +27,8 @@ FILES: tuple[str, ...] = (
     ACCURACY_MATRIX,
     CURVE,
     PREDICTIONS,
+    RESOURCES,
+    REPLAY,
     CHECKPOINTS,
 )
 """All that a run folder may hold."""
@@ -89,6 +93,13 @@ def write_predictions(path: Path, seeds: Mapping[int, SeedAnswers], classes: Seq
     """
     lines = (line for seed, answers in seeds.items() for line in _answers(seed, answers, classes))
     _write(path, ("seed", "row", "task", "target", "answer", "also"), lines)
+
+
+def write_resources(path: Path, seeds: Mapping[int, Sequence[Sample]]) -> None:
+    """seed, seconds, phase, rss_bytes, cpu_seconds, gpu_utilisation_percent, gpu_memory_bytes:
+    what the meter has sampled, at most `series.MOST` lines a seed; empty: not measured."""
+    lines = ((seed, *sample) for seed, samples in seeds.items() for sample in samples)
+    _write(path, ("seed", *Sample._fields), lines)
 
 
 def _answers(seed: int, answers: SeedAnswers, classes: Sequence[str]) -> Iterator[Row]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 import typer
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from cache.errors import CacheMismatchError, Refused
@@ -20,7 +24,7 @@ from cache.reader import Cache
 from cache.remote.fetch import Where
 from cache.schema import Manifest
 from cache.source import Place
-from pipeline import results
+from pipeline import results, run_about
 from pipeline.caches import root as cache_root
 from pipeline.caches.match import Said, refuse_other
 from pipeline.caches.places import place
@@ -29,7 +33,8 @@ from pipeline.console import progress, say
 from pipeline.events import Events, need_tensorboard
 from pipeline.params import Params, TrainParams, parse_seeds
 from pipeline.resident import Resident, bulk_bytes, choose, latent_bytes, load
-from pipeline.seed_runs import Arrays, Entry, SeedRuns
+from pipeline.seed_runs import Done, SeedRuns
+from pipeline.train_notes import tell_leakage, tell_tasks
 from stages import strategies
 from stages.train.disk import OnDisk, Reader
 from stages.train.grouping import group_classes
@@ -72,8 +77,8 @@ def train(params: Params, strategy: str, cache: Where, out: Path, how: TrainHow)
     with Meter(params.train.period, how.device) as meter, meter.phase("load"):
         loaded = _load(cache, params.train, how, module)
     say(loaded.resident.sentence())
-    _warn(loaded.scenario, params, loaded.manifest.classes)
-    _warn_of_leakage(loaded.manifest)
+    tell_tasks(loaded.scenario, params, loaded.manifest.classes)
+    tell_leakage(loaded.manifest)
     found = results.study(strategy, loaded.manifest, loaded.scenario, params.train)
     settled = params.train.model_copy(update={"resident": loaded.resident.form})
     deciding = results.deciding(found, options, settled)
@@ -88,12 +93,20 @@ def train(params: Params, strategy: str, cache: Where, out: Path, how: TrainHow)
             if how.overwrite:  # what would refuse to begin must not cost the results that are there
                 module.Method(_setup(loaded, params.train, how, 0, Watch()), options)
             results.clear(out, checkpoints)
+        begun = datetime.now(UTC).isoformat(timespec="seconds")
+
+        def about() -> dict[str, Any]:
+            of_cache = cache, loaded.bytes
+            said = run_about.about(options, params.train, of_cache, how.device)
+            return {"started": begun, **said, **loaded.about}
+
         with Events(out / results.LOG, resume=how.resume, tensorboard=how.tensorboard) as events:
-            runs = _run_seeds(module, options, params.train, loaded, checkpoints, events, how)
-        found |= results.summary([entry for entry, _ in runs], meter.report()["total"])
-        about = results.about(options, params.train, (cache, loaded.bytes), how.device)
-        about["resident"] = loaded.resident.record()
-        results.write(out, found, [arrays for _, arrays in runs], about)
+            begin = functools.cache(lambda: results.begin(out, found, about()))
+            done = _run_seeds(
+                module, options, params.train, loaded, checkpoints, events, how, begin
+            )
+        found |= results.summary([seed.entry for seed in done], meter.report()["total"])
+        results.write(out, found, done, about())
     say(results.sentence(found, out))
 
 
@@ -131,8 +144,12 @@ class _Loaded:
     data: Source
     resident: Resident
     images: Images | None
+    crop_rows: NDArray[np.int64] | None
+    """With images: of each latent, its crop's row."""
     bytes: int
     """Of the cache's files."""
+    about: dict[str, Any]
+    """For run.json."""
     files: ExitStack
     """Open as long as latents are read."""
 
@@ -153,26 +170,48 @@ def _load(where: Where, settings: TrainParams, how: TrainHow, module: ModuleType
         if len(manifest.columns[manifest.bulk].shape) != 2:
             raise CacheMismatchError(f"{path} holds latents that are no vectors.")
         scenario = scenario_of(cache, settings)
-        pictures = _crops_of(manifest, how) if "crops" in module.Method.columns else None
+        on_images = "crops" in module.Method.columns
+        pictures = _crops_of(manifest, how) if on_images else None
         beside = 0 if pictures is None else bulk_bytes(pictures)
         resident = choose(settings, how.device, latent_bytes(manifest), beside)
         images = crops = None
-        if "crops" in module.Method.columns:
+        if on_images:
             from pipeline.image_root import load_images  # torchvision: 1 s that others do not need
 
             images, crops = load_images(cache, Reader(cache), pictures, how.weights, how.device)
         targets = torch.from_numpy(scenario.targets).to(how.device)
         data = load(cache, resident, targets, crops)
+        crop_rows = cache.side("row").astype(np.int64) if on_images else None
+        about = _about(cache, path, scenario, how) | {"resident": resident.record()}
         if resident.form != "disk":
             files.close()
-        size = tree_bytes(path)
-        return _Loaded(manifest, scenario, data, resident, images, size, files.pop_all())
+        return _Loaded(
+            manifest=manifest,
+            scenario=scenario,
+            data=data,
+            resident=resident,
+            images=images,
+            crop_rows=crop_rows,
+            bytes=tree_bytes(path),
+            about=about,
+            files=files.pop_all(),
+        )
 
 
 def _crops_of(latents: Manifest, how: TrainHow) -> Place | None:
     """The crops that they were made of, if somebody says where those are."""
     made_of = how.crops or cache_root.crops_of(latents, how.cache_root)
     return None if made_of is None else place(made_of, copies=2)
+
+
+def _about(cache: Cache, path: Place, scenario: Scenario, how: TrainHow) -> dict[str, Any]:
+    """What run.json says of the caches."""
+    crops = run_about.crops_of(path, cache.manifest, how.crops, how.cache_root)
+    return {
+        "crops": None if crops is None else str(crops),
+        "data": run_about.data_about(cache, scenario),
+        "stage_one": run_about.stage_one(path, cache.manifest, crops),
+    }
 
 
 def scenario_of(cache: Cache, settings: TrainParams) -> Scenario:
@@ -224,8 +263,9 @@ def _run_seeds(
     checkpoints: Checkpoints,
     events: Events,
     how: TrainHow,
-) -> list[tuple[Entry, Arrays]]:
-    """One entry of `runs`, and the predictions, for each seed."""
+    begin: Callable[[], None],
+) -> list[Done]:
+    """Of each seed."""
     scenario = loaded.scenario
     seeds = parse_seeds(settings.seeds)
     total = settings.iters * len(scenario.tasks) * len(seeds)
@@ -244,6 +284,8 @@ def _run_seeds(
             device=how.device,
             threads=how.threads,
             tick=tick,
+            crop_rows=loaded.crop_rows,
+            begin=begin,
         )
         return [runs.run(seed) for seed in seeds]
 
@@ -272,31 +314,3 @@ def read_options(strategy: str, given: dict[str, Any]) -> Any:
         where = " ".join(f"--{str(part).replace('_', '-')}" for part in mistake["loc"])
         message = mistake["msg"].removeprefix("Value error, ")
         raise Refused(f"{strategy}: {where} {message} (got {mistake['input']!r}).") from None
-
-
-def _warn(scenario: Scenario, params: Params, classes: tuple[str, ...]) -> None:
-    left = [name for name in classes if name not in scenario.class_order]
-    if left:
-        say(f"Note: --class-order leaves out {', '.join(left)}.")
-    alone = scenario.single_class_tasks
-    if alone and scenario.name != "class":  # class-incrementally other classes compete
-        names = "; ".join(f"task {k + 1}: {scenario.tasks[k].classes[0]}" for k in alone)
-        effect = "always answered right" if scenario.name == "task" else "nothing to choose"
-        say(f"Warning: tasks of a single class ({names}): {effect}.")
-    for task in scenario.tasks:
-        if len(task.train_rows) < params.train.batch_size:
-            say(
-                f"Note: task {task.index + 1} has {len(task.train_rows)} training rows, fewer than "
-                f"a batch of {params.train.batch_size}: rows repeat within a batch."
-            )
-
-
-def _warn_of_leakage(manifest: Manifest) -> None:
-    """A root that knows the classes makes forgetting look smaller than it is."""
-    seen = manifest.info.trained_on
-    known = [name for name in manifest.classes if seen is not None and name in seen.names]
-    if seen is not None and known:
-        say(
-            f"Note: the root was trained on {seen.data}, which shows {len(known)} of these "
-            f"{len(manifest.classes)} classes (in other images)."
-        )

@@ -38,9 +38,9 @@ from pipeline.how import Dask, cores
 from pipeline.jobs import Ended, Job, Memory, interruptible, last_words, run_jobs
 from pipeline.params import deciding
 from pipeline.run_files import CHECKPOINTS
-from stages.report import sweep as report
-from stages.report.runs import METRICS
-from stages.report.sweep import Point, Result, Sweep, Value
+from stages.report.reading.runs import METRICS
+from stages.report.sweep import points as report
+from stages.report.sweep.points import Point, Result, Sweep, Value
 
 RECORD, POINTS, RUN = "sweep.json", "points", "run.json"
 _RECORD_LIMIT = 256_000_000  # bytes; a larger file is not read
@@ -343,7 +343,7 @@ def _fixed(points: Sequence[Planned]) -> dict[str, Value]:
 
 
 def _write(found: Sweep, out: Path) -> None:
-    from stages.report.sweep_figure import draw
+    from stages.report.sweep.figure import draw
 
     write_text(out / "table.md", report.markdown(found))
     write_text(out / "table.csv", report.csv_text(found))

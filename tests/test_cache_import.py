@@ -214,6 +214,7 @@ def _absurd(file: Path, files: Files) -> None:
     name = f"{_top(files)}/{MANIFEST}"
     said = json.loads(files[name])
     said["rows"] = 10**12
+    del said["shard_digests"]
     for column in said["columns"].values():
         column["shape"][0] = 10**12
     from cache.schema import Manifest, content_digest

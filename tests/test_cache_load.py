@@ -22,6 +22,7 @@ from cache.stores.hdf5_chunks import fletcher32
 from cache.stores.zarr_frames import framed
 from cache.threads import in_turn
 from tests.making import make_cache
+from tests.test_cache_shards import without_shard_digests
 
 STREAM = np.random.default_rng(0)
 NOISE = STREAM.random((100, 3000), dtype=np.float32)
@@ -150,6 +151,7 @@ def test_the_first_damage_is_told(tmp_path: Path, store: str) -> None:
     """However far was read ahead."""
     rows = np.repeat(NOISE, 10, axis=0)
     make_cache(tmp_path / "c", store, rows, shard_rows=64)
+    without_shard_digests(tmp_path / "c")
     with Cache(tmp_path / "c") as found:
         digests = found.side("digest").copy()
         digests[[300, 301, 700]] ^= 1

@@ -203,7 +203,7 @@ def test_the_readmes_lines_open_both_stores(crops: Path, here: Run, tmp_path: Pa
         _ok(here("extract", "--crops", crops, "--backbone", "resnet18", "--weights", "random",
                  "--store", store, "--out", tmp_path / store))  # fmt: skip
     readme = (Path(__file__).parent.parent / "README.md").read_text()
-    lines = readme.split("```python\n")[1].split("```")[0]
+    lines = "import h5py" + readme.split("```python\nimport h5py")[1].split("```")[0]
     lines = lines.replace("caches/vgg16/data.zarr", str(tmp_path / "zarr" / "data.zarr"))
     lines = lines.replace("caches/vgg16/data.h5", str(tmp_path / "hdf5" / "data.h5"))
     assert str(tmp_path) in lines

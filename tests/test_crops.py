@@ -199,6 +199,29 @@ def test_what_is_written_behind_is_in_order_and_fails_aloud() -> None:
         writer.do(fail)
 
 
+def test_what_is_not_begun_is_left_out_after_an_error() -> None:
+    """Three may be on the way: with one at work, two wait, and go with the error."""
+    done, begun, go = list[int](), threading.Event(), threading.Event()
+
+    def first() -> None:
+        begun.set()
+        assert go.wait(20)
+        done.append(0)
+
+    def interrupted() -> None:
+        with Behind(3) as writer:
+            writer.do(first)
+            writer.do(done.append, 1)
+            writer.do(done.append, 2)
+            assert begun.wait(20)
+            threading.Timer(0.2, go.set).start()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert done == [0]
+
+
 def test_labels_in_a_scratch_folder_are_bound_to_the_fingerprint(
     drawn: Path, tmp_path: Path
 ) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
 import re
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +27,7 @@ from stages.extract.backbones import choose
 from stages.extract.calibrate import CALIBRATION_ROWS, _put_first, calibration
 from stages.extract.crop import publish_crops
 from stages.extract.cropper import Cropper
-from stages.extract.forward import Forward
+from stages.extract.forward import GROUP, Forward
 from stages.extract.latents import Extractor, RootSettings, publish_latents
 from stages.extract.random_weights import random_network
 from stages.extract.root import Root
@@ -117,6 +120,62 @@ def test_no_bit_depends_on_the_number_of_threads(name: str) -> None:
         finally:
             torch.set_num_threads(before)
     assert all(torch.equal(made[0], other) for other in made[1:])
+
+
+def test_no_thread_waits_between_two_units(crops: Path, tmp_path: Path) -> None:
+    """The second pass of unit 0 ends once the first of unit 1 runs beside it."""
+    passes, beside = itertools.count(), threading.Event()
+
+    def root(group: torch.Tensor) -> torch.Tensor:
+        number = next(passes)
+        if number == 2:
+            beside.set()
+        assert number != 1 or beside.wait(20)
+        return group.flatten(1)[:, :512].float()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with Cache(crops) as cache:
+            parts, extractor = latent_parts(cache, tmp_path / "l", "resnet18", activation="none")
+            extractor._root = root  # type: ignore[assignment]
+            extractor._needs_calibration = False
+            extractor.run(CachedCrops(cache), [0, 1], {0, 1})
+            for unit, given in enumerate(CachedCrops(cache).units([0, 1])):
+                kept = given.pixels[given.usable]
+                assert np.array_equal(parts.read(unit), kept.reshape(len(kept), -1)[:, :512])
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_after_an_error_no_pass_is_begun() -> None:
+    """The one that is on the way ends, the three behind it are left out."""
+    begun, go, passes = threading.Event(), threading.Event(), list[int]()
+
+    def run(group: torch.Tensor) -> torch.Tensor:
+        begun.set()
+        passes.append(len(group))
+        assert go.wait(20)
+        return group.float()
+
+    def failing(forward: Forward) -> Iterator[torch.Tensor]:
+        made = forward(run, torch.zeros(4 * GROUP, 3, dtype=torch.uint8))
+        assert begun.wait(20)
+        with pytest.raises(OSError, match="disk full"), forward.given_up():
+            raise OSError("disk full")
+        go.set()
+        return made
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        made = failing(Forward("cpu"))
+    finally:
+        torch.set_num_threads(before)
+    assert len(next(made)) == GROUP
+    with pytest.raises(CancelledError):
+        next(made)
+    assert passes == [GROUP]
 
 
 class Counted(CachedCrops):
@@ -238,5 +297,5 @@ def test_a_unit_without_any_picture_is_an_empty_unit(crops: Path, tmp_path: Path
         parts, extractor = latent_parts(cache, tmp_path / "l", "resnet18", activation="none")
         pixels = np.zeros((64, 100, 100, 3), dtype=np.uint8)
         unit = CropUnit(0, pixels, np.full(64, 3, dtype=np.uint8))
-        assert extractor._latents(unit).shape == (0, 512)
+        assert extractor.unit(unit)[0].shape == (0, 512)
         assert parts.plan.row_shape == (512,)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import stages.report.paired
-from stages.report.paired import paired, t_quantile
+import stages.report.numbers.paired
+from stages.report.numbers.paired import paired, t_quantile
 
 # As printed in tables of Student's t, two-sided 95 %.
 T_TABLE = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306}
@@ -100,6 +100,6 @@ def test_the_interval_covers_95_in_100() -> None:
 
 
 def test_examples_in_docstrings() -> None:
-    result = doctest.testmod(stages.report.paired)
+    result = doctest.testmod(stages.report.numbers.paired)
     assert result.attempted
     assert not result.failed

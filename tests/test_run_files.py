@@ -591,5 +591,6 @@ def test_answers_that_do_not_fit_are_refused(tmp_path: Path, name: str, column: 
 
 
 def test_the_names_of_all_files() -> None:
-    named = {"accuracy_matrix.csv", "curve.csv", "predictions.csv"}
-    assert set(FILES) == named | {"metrics.json", "run.json", "log.jsonl", "checkpoints"}
+    named = {"accuracy_matrix.csv", "curve.csv", "predictions.csv", "resources.csv"}
+    rest = {"metrics.json", "run.json", "replay.safetensors", "log.jsonl", "checkpoints"}
+    assert set(FILES) == named | rest

@@ -31,7 +31,7 @@ from tests.command import Run, without_costs
 from tests.making import make_crops, make_latents
 
 CLASSES = ("calm", "glad", "angry", "sad", "afraid", "proud")
-FLAT = ("accuracy_matrix.csv", "curve.csv", "predictions.csv")
+FLAT = ("accuracy_matrix.csv", "curve.csv", "predictions.csv", "replay.safetensors")
 OPTIONS: dict[str, tuple[str, ...]] = {
     "none": (),
     "joint": (),
@@ -193,20 +193,21 @@ for number, where, count, words, said in json.loads(sys.argv[1]):
 """Runs commands in processes of their own, each ended by a signal as it comes to its n-th rename
 (of a file that is whole) or event of the log.  A fork: the imports are paid for once."""
 
-# With three tasks and two seeds: settings.json is rename 1; task-k and resume of seed 0 are 2 to 7,
-# its result 8; seed 1's are 9 to 15; the flat files are 16 to 18, run.json 19, metrics.json 20.
+# With three tasks and two seeds: run.json is rename 1, settings.json 2; task-k and resume of seed 0
+# are 3 to 8, its result 9; seed 1's are 10 to 16; the flat files are 17 to 21, run.json again 22,
+# metrics.json 23.
 # A seed has 14 events: seed, three times (learning, losses, learnt, checkpoint), finished.
 KILLS = [
-    ("lr", "rename", 1),
-    ("lr", "rename", 4),
+    ("lr", "rename", 2),
+    ("lr", "rename", 5),
     ("lr", "event", 20),
-    ("lgr+d", "rename", 3),
-    ("lgr+d", "rename", 20),
+    ("lgr+d", "rename", 4),
+    ("lgr+d", "rename", 23),
     ("nr", "event", 7),
-    ("nr", "rename", 13),
-    ("nr", "rename", 19),
-    ("joint", "rename", 3),
-    ("cumulative", "rename", 5),
+    ("nr", "rename", 14),
+    ("nr", "rename", 22),
+    ("joint", "rename", 4),
+    ("cumulative", "rename", 6),
 ]
 STOP = ("lr", "event", 9)
 LONG = ("--iters", 100, "--batch-size", 128, "--period", "0.02")
@@ -496,6 +497,10 @@ def _resources(path: tuple[str, ...], value: Any) -> Change:
     return change
 
 
+def _replay(**values: Any) -> Change:
+    return lambda _, __, record: record["replay"][-1].update(values)
+
+
 RECORDS: dict[str, Change] = {
     "no step": _record(rows=[], also_rows=[], seconds=[]),
     "a step less": lambda _, __, record: [
@@ -528,6 +533,22 @@ RECORDS: dict[str, Change] = {
     "no samples": _resources(("total", "samples"), None),
     "strange problem": _resources(("problems",), [3]),
     "strange figure": _resources(("total", "colour"), 1),
+    "no resources of the record": lambda _, __, record: record["resources"].pop("record"),
+    "no replay": lambda _, __, record: record.pop("replay"),  # as before it was recorded
+    "a replay of nothing": _row("replay", {}),
+    "a replay of another task": _replay(learnt=3),
+    "a replay before any task": _replay(learnt=0),
+    "the same replay twice": lambda _, __, record: record["replay"].append(record["replay"][-1]),
+    "labels of other classes": _replay(labels={"calm": 3}),
+    "labels of text": _replay(labels="many"),
+    "a replay of another kind": _replay(kind="invented"),
+    "negative spread": _replay(variance_ratio=-0.5),
+    "agreement above one": _replay(ncm_agreement=1.5),
+    "strange in the replay": _replay(more=1),
+    "no series": lambda _, __, record: record.pop("series"),
+    "a series of numbers": _record(series=[1, 2]),
+    "a longer series than any": lambda _, __, record: record.update(series=record["series"] * 300),
+    "a phase with an escape": lambda _, __, record: record["series"][0].update(phase="\x1b[2J"),
 }
 TENSORS: dict[str, tuple[str, Change]] = {
     "nothing": ("lr", lambda _, state, __: state.clear()),
@@ -572,6 +593,10 @@ TENSORS: dict[str, tuple[str, Change]] = {
     "three numbers of tasks": ("lgr+d", _set("learnt", lambda _: torch.zeros(3))),
     "endless tasks": ("lgr+d", _set("learnt", lambda n: n * torch.inf)),
     "noise of floats": ("lgr+d", _set("noise", torch.Tensor.double)),
+    "fewer labels of points": ("lr", _set("shown.label", lambda v: v[:-1])),
+    "no points": ("lr", _without("shown.points")),
+    "points that are none": ("lr", _set("shown.points", lambda p: p * torch.nan)),
+    "strange points": ("lr", lambda _, state, __: state.update({"shown.x": torch.ones(1)})),
 }  # fmt: skip
 
 
@@ -604,6 +629,13 @@ def test_a_checkpoint_made_by_hand_is_as_good_as_a_runs_own(
         assert 5000 < first["wall_seconds"] < 5060
         assert 0 < second["wall_seconds"] < 60
         assert first["samples"] > base.record["resources"]["total"]["samples"]
+        lines = table(out / "resources.csv")
+        seconds = [float(line["seconds"]) for line in lines if line["seed"] == "0"]
+        before = [sample["seconds"] for sample in base.record["series"]]
+        assert seconds == sorted(seconds)
+        assert seconds[: len(before)] == before
+        assert min(seconds[len(before) :]) > 5000  # goes on where the first part ended
+        assert 0 < float(lines[-1]["seconds"]) < 60  # of the other seed, which was not resumed
 
 
 @pytest.mark.parametrize("name", RECORDS)
@@ -654,6 +686,10 @@ ENTRIES: dict[str, Callable[[dict[str, Any], dict[str, Any]], object]] = {
     "untrained": lambda entry, _: entry.update(untrained_accuracy=[]),
     "negative seconds": lambda entry, _: entry.update(train_seconds=-1),
     "no resources": lambda entry, _: entry.pop("resources"),
+    "no replay": lambda entry, _: entry.pop("replay"),
+    "no series": lambda entry, _: entry.pop("series"),
+    "a replay of other tasks": lambda entry, _: entry["replay"][0].update(learnt=3),
+    "points of other classes": lambda _, arrays: arrays["shown.label"].fill(6),
     "resources of text": lambda entry, _: entry.update(resources={"total": "much"}),
     "no rows": lambda _, arrays: arrays.pop("rows"),
     "other rows": lambda _, arrays: arrays.update(rows=arrays["rows"] + 1),
@@ -708,7 +744,8 @@ def test_validation_never_looks_at_a_test_row(here: Run, tmp_path: Path) -> None
             ok(here(*words, "--iters", 60, "--lr", "0.01", "--seeds", 0))
             metrics = without_costs(metrics_of(out))
             assert (metrics["evaluated_on"], metrics["validation"]) == (where, 0.25)
-            found.append(json.dumps([metrics["runs"], [(out / n).read_text() for n in FLAT]]))
+            files = [(out / name).read_bytes().hex() for name in FLAT]
+            found.append(json.dumps([metrics["runs"], files]))
         assert len(set(found)) == kinds
     rows = {int(row["row"]) for row in table(tmp_path / "0-a" / "predictions.csv")}
     assert len(rows) == 12

@@ -106,8 +106,12 @@ def test_looking_after_caches_imports_no_torch(tmp_path: Path, latents: Path) ->
 def test_a_report_imports_no_torch(tmp_path: Path, latents: Path) -> None:
     words = ("--cache", latents, "--out", tmp_path / "run", "--tasks", 1, "--seeds", 0)
     imported(tmp_path, "train", "--strategy", "none", *words, "--iters", 1)
+    found = imported(tmp_path, "report", tmp_path / "run")
+    assert not found & {"torch", "matplotlib", "jinja2", "sklearn", "zarr", "h5py", "rich"}
     found = imported(tmp_path, "report", tmp_path / "run", "--out", tmp_path / "report")
-    assert not found & {"torch", "matplotlib", "zarr", "h5py", "rich"}
+    assert not found & {"torch", "dlib", "rich"}
+    found = imported(tmp_path, "show", tmp_path / "run")
+    assert not found & {"torch", "dlib", "matplotlib", "jinja2", "sklearn", "zarr", "h5py"}
 
 
 STOPPED = """

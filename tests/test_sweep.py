@@ -22,7 +22,7 @@ from cache.schema import Info, Manifest
 from cache.writer import Content, publish
 from pipeline import sweep as work
 from pipeline.grid import Planned, Settings, parse_grids
-from stages.report.sweep import Sweep, read_result
+from stages.report.sweep.points import Sweep, read_result
 from tests.command import Run
 
 ROOT = Path(__file__).parent.parent

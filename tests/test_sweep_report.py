@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.report.labels import label
-from stages.report.sweep import Point, Result, Sweep, csv_text, front, markdown
-from stages.report.sweep_figure import draw
+from stages.report.figures.labels import label
+from stages.report.sweep.figure import draw
+from stages.report.sweep.points import Point, Result, Sweep, csv_text, front, markdown
 
 Pairs = list[tuple[dict[str, Any], Result | None]]
 

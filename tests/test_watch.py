@@ -54,7 +54,9 @@ def _figures(**known: Any) -> Figures:
     return {**nothing, **known}  # type: ignore[typeddict-item]
 
 
-def _report(total: Figures, phases: dict[str, Figures], *problems: str) -> Report:
+def _report(
+    total: Figures, phases: dict[str, Figures], *problems: str, record: Figures | None = None
+) -> Report:
     return {
         "period_seconds": 0.1,
         "synchronised": True,
@@ -62,6 +64,7 @@ def _report(total: Figures, phases: dict[str, Figures], *problems: str) -> Repor
         "problems": list(problems),
         "total": total,
         "phases": phases,
+        "record": record or _figures(),
     }
 
 
@@ -71,12 +74,14 @@ def test_two_halves_of_a_run_by_hand() -> None:
     then = _figures(wall_seconds=3.0, cpu_seconds=4.0, rss_peak_bytes=5, samples=3,
                     gpu_utilisation_percent=50.0, rss_growth_bytes=2)  # fmt: skip
     found = combined(
-        _report(first, {"solver": first}, "nvml"), _report(then, {"replay": then}, "nvml", "rss")
+        _report(first, {"solver": first}, "nvml", record=then),
+        _report(then, {"replay": then}, "nvml", "rss", record=first),
     )
     assert found["total"] == _figures(
         wall_seconds=5.0, cpu_seconds=5.0, rss_peak_bytes=7, rss_growth_bytes=2, samples=4,
         gpu_utilisation_percent=40.0,
     )  # fmt: skip
+    assert found["record"] == found["total"]
     assert found["phases"] == {"solver": first, "replay": then}
     assert found["problems"] == ["nvml", "rss"]
     assert found["sampling_cpu_seconds"] == 0.5

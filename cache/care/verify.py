@@ -3,7 +3,8 @@
     files    all there, none besides, each with the digest that was listed when it was made
     table    one line a row; label, split, subject and crop are those of the columns
     columns  dtype, shape and digest
-    rows     readable, with their digests, finite, in the range that the manifest states
+    rows     readable, with their digests, finite, in the range that the manifest states; each
+             shard with its digest
 
 Reads a shard at a time.
 """
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from blake3 import blake3
 
-from cache.digest import DIGEST_BYTES, column_digest, file_digest, row_digests
+from cache.digest import DIGEST_BYTES, ColumnDigest, column_digest, file_digest, row_digests
 from cache.errors import CacheDamagedError
 from cache.listing import (
     expected_files,
@@ -268,6 +269,12 @@ class _Wrong:
     digest: list[Rows] = field(default_factory=list)
     infinite: list[Rows] = field(default_factory=list)
     outside: list[Rows] = field(default_factory=list)
+    shard: list[Rows] = field(default_factory=list)
+    """All rows of shards without their digest, where nothing tells which of them are wrong."""
+
+    def told(self) -> int:
+        """How many are not readable or have not their digest."""
+        return sum(map(len, self.unreadable + self.digest))
 
 
 def _bulk(
@@ -277,11 +284,13 @@ def _bulk(
     low, high = _bounds(manifest)
     for start in range(0, manifest.rows, manifest.shard_rows):
         stop = min(start + manifest.shard_rows, manifest.rows)
+        shard, told = ColumnDigest(), wrong.told()
         for first, rows in _readable(manifest, store, start, stop):
             if isinstance(rows, int):
                 wrong.unreadable.append(np.arange(first, first + rows))
                 whole.update(bytes(rows * DIGEST_BYTES))
                 continue
+            shard.add(rows)
             found = row_digests(rows)
             whole.update(found.tobytes())
             if digests is not None:
@@ -293,10 +302,15 @@ def _bulk(
                 wrong.infinite.append(first + np.flatnonzero(~finite))
                 outside = finite & ((flat.min(axis=1) < low) | (flat.max(axis=1) > high))
                 wrong.outside.append(first + np.flatnonzero(outside))
+        stated = manifest.shard_digests
+        same = stated is None or stated[start // manifest.shard_rows] == shard.digest()
+        if not same and wrong.told() == told:
+            wrong.shard.append(np.arange(start, stop))
         tick(1)
     name = f"column {manifest.bulk}"
     report.add_rows(name, "cannot be read: the store's own checks fail", _all(wrong.unreadable))
     report.add_rows(name, "is not what was written: rows without their digest", _all(wrong.digest))
+    report.add_rows(name, "does not have the digests of its shards", _all(wrong.shard))
     report.add_rows(name, "holds NaN or infinity", _all(wrong.infinite))
     report.add_rows(name, f"leaves the stated range {low:g} to {high:g}", _all(wrong.outside))
     if f"blake3:{whole.hexdigest()}" != manifest.columns[manifest.bulk].digest:

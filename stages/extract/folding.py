@@ -18,7 +18,7 @@ _IDLE = (nn.Dropout, nn.Identity)
 _IDLE_FUNCTIONS = ("stochastic_depth", "dropout")
 PROBE = 2
 """Crops that the shapes at the nodes are for: more than one, to tell B from numbers of its own."""
-_ROWS = 256  # of a linear layer that are in memory in double precision at a time
+_ROWS = 16  # of a linear layer that are in double precision at a time: they fit a cache
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...]:

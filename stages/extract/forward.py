@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -23,30 +24,42 @@ Pass = Callable[[Tensor], Tensor]
 
 
 class Forward:
-    """Runs passes on one device."""
+    """Runs passes on one device, which has a next one to begin as long as there is any."""
 
     def __init__(self, device: str, batch_size: int = 256) -> None:
         """`batch_size`: crops that are on a GPU at a time, in whole groups."""
         self._device, self._batch = device, -(-batch_size // GROUP) * GROUP
-        self._threads = torch.get_num_threads()
+        self._threads = torch.get_num_threads() if device == "cpu" else 1
         self._pool: ThreadPoolExecutor | None = None
 
     def __call__(self, run: Pass, pixels: Tensor) -> Iterator[Tensor]:
-        """float32 (B, D) on the CPU, group by group, of uint8 (N, H, W, 3)."""
-        if self._device == "cpu":
-            return self._on_threads(run, pixels)
-        return self._on_gpu(run, pixels)
-
-    def _on_threads(self, run: Pass, pixels: Tensor) -> Iterator[Tensor]:
+        """float32 (B, D) on the CPU, in order, of uint8 (N, H, W, 3).  The passes are begun at
+        once, after those that were asked for before; what comes out is waited for."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._threads, initializer=_work_alone)
-        return self._pool.map(partial(_quietly, run), _groups(pixels))
+        if self._device == "cpu":
+            return self._pool.map(partial(_quietly, run), _groups(pixels))
+        return self._pool.map(partial(self._on_gpu, run), torch.split(pixels, self._batch))
 
-    def _on_gpu(self, run: Pass, pixels: Tensor) -> Iterator[Tensor]:
-        for batch in torch.split(pixels, self._batch):
-            moved = batch.to(self._device)
-            made = [_quietly(run, group) for group in _groups(moved)]
-            yield from _groups(torch.cat(made).cpu())  # waited for once
+    def units(self, rows: int) -> int:
+        """How many units of so many rows keep all threads busy."""
+        return -(-self._threads * GROUP // rows)
+
+    @contextmanager
+    def given_up(self) -> Iterator[None]:
+        """On an exception in here, what is not begun is left out; whoever waits for it gets an
+        error.  Nothing can be asked for after that."""
+        try:
+            yield
+        except BaseException:
+            if self._pool is not None:
+                self._pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+    def _on_gpu(self, run: Pass, batch: Tensor) -> Tensor:
+        moved = batch.to(self._device)
+        made = [_quietly(run, group) for group in torch.split(moved, GROUP)]
+        return torch.cat(made).cpu()  # waited for once
 
 
 def _groups(pixels: Tensor) -> list[Tensor]:

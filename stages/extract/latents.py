@@ -1,7 +1,8 @@
 """Run a frozen root once over the crops: crops -> latent cache.
 
 While the root works on one unit, the next is being read or cropped, and the
-one before is being written.
+one before is being written.  The passes of the next are begun before the last
+ones of a unit are done, so that no thread waits in between.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cache.digest import bytes_digest, row_digests
 from cache.errors import CacheDamagedError, CacheMismatchError, Refused
@@ -31,6 +33,7 @@ from stages.extract.source import CropSource, CropUnit, usable_rows
 from stages.extract.weights import Weights, make_root
 
 Tick = Callable[[int], None]
+Rows = NDArray[Any]
 
 VERSION = 2
 """Part of the fingerprint: raise it when the same crop and weights give another latent."""
@@ -133,11 +136,19 @@ class Extractor:
         self.parts.start()
         if todo:
             self.calibrate(source)
-        with Behind() as writer, closing(prefetch(source.units(units), source.stop)) as ready:
+        ahead = self._forward.units(self.parts.plan.unit_rows)
+        with (
+            Behind(ahead) as behind,
+            closing(prefetch(source.units(units), source.stop)) as ready,
+            self._forward.given_up(),
+        ):
             for unit in ready:
                 if unit.index in todo:
-                    rows, note = self.unit(unit)
-                    writer.do(self.parts.write, unit.index, rows, note)
+                    behind.do(self._finish, unit, self._begin(unit))
+
+    def _finish(self, unit: CropUnit, passes: Iterator[Tensor]) -> None:
+        rows, note = self._made(unit, passes)
+        self.parts.write(unit.index, rows, note)
 
     def calibrate(self, source: CropSource) -> None:
         """A random root by its first training crops, once for all who make these parts.
@@ -148,29 +159,30 @@ class Extractor:
         if self._needs_calibration:
             calibrate(self._root, source, self.parts, self._forward, self._device)
 
-    def unit(self, unit: CropUnit) -> tuple[NDArray[Any], dict[str, Any]]:
+    def unit(self, unit: CropUnit) -> tuple[Rows, dict[str, Any]]:
         """The rows (k, D) of a unit as they are stored, and its note.
 
         Raises:
             Refused: NaN or infinity.
         """
-        latents = self._latents(unit)
-        rows, note = self._checked(latents)
+        return self._made(unit, self._begin(unit))
+
+    def _begin(self, unit: CropUnit) -> Iterator[Tensor]:
+        """Its passes, on the way."""
+        return self._forward(self._root, torch.from_numpy(unit.pixels[unit.usable]))
+
+    def _made(self, unit: CropUnit, passes: Iterator[Tensor]) -> tuple[Rows, dict[str, Any]]:
+        made = [torch.empty(0, *self.parts.plan.row_shape)]
+        for part in passes:
+            made.append(part)
+            self._tick(len(part))
+        self._tick(int((~unit.usable).sum()))
+        rows, note = self._checked(torch.cat(made).numpy())
         note["crops"] = _crops_digest(row_digests(unit.pixels[unit.usable]))
-        self.made += len(latents)
+        self.made += len(rows)
         return rows, note
 
-    def _latents(self, unit: CropUnit) -> NDArray[np.float32]:
-        """Latents float32 (k, D) of the usable crops of a unit."""
-        pixels = torch.from_numpy(unit.pixels[unit.usable])
-        out = [np.empty((0, *self.parts.plan.row_shape), dtype=np.float32)]
-        for latents in self._forward(self._root, pixels):
-            out.append(latents.numpy())
-            self._tick(len(latents))
-        self._tick(len(unit.pixels) - len(pixels))
-        return np.concatenate(out)
-
-    def _checked(self, latents: NDArray[np.float32]) -> tuple[NDArray[Any], dict[str, Any]]:
+    def _checked(self, latents: NDArray[np.float32]) -> tuple[Rows, dict[str, Any]]:
         """The rows as they are stored, and the unit's note."""
         dtype = self._settings.dtype
         note = {"device": self._device, "low": None, "high": None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -55,23 +56,24 @@ def prefetch(source: Iterable[T], stop: Callable[[], None]) -> Generator[T]:
 
 
 class Behind:
-    """Runs calls in a thread, in order; at most one is running while the next is prepared.
+    """Runs calls in a thread, in order; at most `most` are not done while the next is prepared.
 
-    What a call raises comes out of the next `do`, or of the end of the `with`.
+    What a call raises comes out of a later `do`, or of the end of the `with`.  Where that ends by
+    an exception, calls that are not begun are left out.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 1) -> None:
+        self._most = most
         self._thread = ThreadPoolExecutor(1)
-        self._running: Future[None] | None = None
+        self._running: deque[Future[None]] = deque()
 
     def do(self, call: Callable[..., None], *words: Any) -> None:
-        self._wait()
-        self._running = self._thread.submit(call, *words)
+        self._wait(self._most - 1)
+        self._running.append(self._thread.submit(call, *words))
 
-    def _wait(self) -> None:
-        if self._running is not None:
-            running, self._running = self._running, None
-            running.result()
+    def _wait(self, left: int) -> None:
+        while len(self._running) > left:
+            self._running.popleft().result()
 
     def __enter__(self) -> Behind:
         return self
@@ -82,6 +84,6 @@ class Behind:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        self._thread.shutdown(wait=True)
+        self._thread.shutdown(wait=True, cancel_futures=kind is not None)
         if kind is None:
-            self._wait()
+            self._wait(0)

@@ -13,14 +13,17 @@ saw such, makes latents of them that are far from any real ones.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from stages.train.generative import GenerativeReplay, GeneratorOptions, ReplayLoss
 from stages.train.losses import hard_replay
 from stages.train.pool import Pool
+from stages.train.replayed import THROUGH_ROOT, Replayed
 from stages.train.strategy import Column, Setup
 from stages.train.view import Batch
 
@@ -52,6 +55,12 @@ class Method(GenerativeReplay):
 
     def _drawn_things(self, replays: Pool) -> Tensor:
         return self.old_vae.decode(replays.codes)
+
+    def replayed(self, count: int, stream: torch.Generator) -> Iterator[Replayed]:
+        return super().replayed(min(count, THROUGH_ROOT), stream)
+
+    def pictures(self, codes: Tensor) -> Tensor:
+        return self._images.pictures(self.old_vae.decode(codes))
 
     def macs(self) -> dict[str, int]:
         labelled = (self._options.replay_pool / self.setup.iters) or self.setup.batch_size

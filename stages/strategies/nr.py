@@ -13,6 +13,7 @@ takes: nr learns nothing that lr does not.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from stages.train.buffer import Form, Rows
 from stages.train.rehearsal import Rehearsal, RehearsalOptions
+from stages.train.replayed import THROUGH_ROOT, Replayed
 from stages.train.strategy import Column, Setup
 from stages.train.view import Batch
 
@@ -51,6 +53,9 @@ class Method(Rehearsal):
         if not len(values):
             return torch.empty(0, self.setup.dim, device=values.device)
         return torch.cat([images.root(images.pixels(v)) for v in torch.split(values, _AT_A_TIME)])
+
+    def replayed(self, count: int, stream: torch.Generator) -> Iterator[Replayed]:
+        return super().replayed(min(count, THROUGH_ROOT), stream)
 
     def macs(self) -> dict[str, int]:
         """The root's passes, of a full buffer once a task, are spread over its iterations."""

@@ -33,6 +33,7 @@ def figures(outcome: Outcome, scenario: Scenario) -> dict[str, Any]:
         "train_seconds": round(outcome.train_seconds, 3),
         "memory_bytes": outcome.memory,
         "macs_per_iteration": outcome.macs,
+        "replay": outcome.replay,
     }
 
 

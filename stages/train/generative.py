@@ -22,7 +22,7 @@ A fresh top must learn all old tasks again from replays alone, in the time of on
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
@@ -34,6 +34,7 @@ from stages.train.adam import Adam
 from stages.train.losses import vae_losses
 from stages.train.networks import VAE, Top, decoder_macs, macs
 from stages.train.pool import Pool
+from stages.train.replayed import PICTURES, Replayed
 from stages.train.state import (
     frozen_copy,
     named,
@@ -260,6 +261,26 @@ class GenerativeReplay(TopLearner):
         for start in range(0, count, _DRAWN):
             pool.put(start, self._draw(min(_DRAWN, count - start), stream))
         return pool
+
+    def replayed(self, count: int, stream: torch.Generator) -> Iterator[Replayed]:
+        size = self.setup.batch_size  # no more at a time than training draws
+        for start in range(0, count if self._old_heads else 0, size):
+            pool = self._draw(min(size, count - start), stream)
+            images = self.pictures(pool.codes[: max(0, PICTURES - start)])
+            yield Replayed("generated", pool.latents, self._answers(pool.answers), images=images)
+
+    def _answers(self, logits: Tensor) -> Tensor:
+        """The old top's, as `hard_replay` takes them: int64 (B, heads), or (B, 1)."""
+        heads = list(self._old_heads)
+        if self.setup.scenario != "task":
+            heads = [range(heads[-1].stop)]
+        found = [logits[:, h.start : h.stop].argmax(1) + h.start for h in heads]
+        return torch.stack(found, 1)
+
+    def pictures(self, codes: Tensor) -> Tensor | None:
+        """What is drawn from codes (n, z), for people: uint8 (n, S, S, 3); None: no images."""
+        del codes
+        return None
 
     # --- state ------------------------------------------------------------------
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from stages.train.evaluation import Judged, judge
+from stages.train.nearest import Arrays
+from stages.train.recorder import Looked
 from stages.train.scenario import Scenario, Task
 from stages.train.strategy import Schedule, Strategy
 from stages.train.view import Source, TaskView
@@ -31,6 +34,10 @@ class Progress:
     """The same logits judged in the related scenario (evaluation.ALSO)."""
     seconds: list[float] = field(default_factory=list)
     """Wall seconds inside `learn`, evaluation excluded, of each step."""
+    replay: list[dict[str, Any]] = field(default_factory=list)
+    """What was replayed after each task but the last (recorder.Looked)."""
+    shown: Arrays = field(default_factory=dict)
+    """Of the last of these."""
 
     @property
     def steps(self) -> int:
@@ -56,6 +63,9 @@ class Outcome:
     """Bytes by kind, after the last task."""
     macs: dict[str, int]
     """Multiply-accumulates of an iteration, by network."""
+    replay: list[dict[str, Any]]
+    """As Progress has it."""
+    shown: Arrays
 
 
 def learning_steps(schedule: Schedule, scenario: Scenario) -> list[tuple[Task, ...]]:
@@ -75,11 +85,13 @@ def run(
     *,
     watch: Watch | None = None,
     progress: Progress | None = None,
+    look: Callable[[Strategy, int], Looked | None] = lambda *_: None,
     after_step: Callable[[Progress, Task], None] = lambda *_: None,
 ) -> Outcome:
     """Learn and evaluate.  The R matrix of a joint strategy has its last row only.
 
-    `progress`: steps that an earlier run has done, whose end `strategy` is in.
+    `progress`: steps that an earlier run has done, whose end `strategy` is in.  `look`: at what is
+    replayed after so many tasks (recorder.Recorder), which changes nothing that is learnt.
     """
     watch = watch or Watch()
     progress = progress or Progress()
@@ -99,6 +111,11 @@ def run(
         if last.also_accuracy is not None:
             progress.also_rows.append(last.also_accuracy.tolist())
         _tell(watch, step[-1], progress)
+        with watch.phase("record"):
+            looked = look(strategy, step[-1].index + 1)
+        if looked is not None:
+            progress.replay.append(looked.figures)
+            progress.shown = looked.shown or {}
         after_step(progress, step[-1])
     if last is None:
         raise ValueError("there is no task to learn")
@@ -110,6 +127,8 @@ def run(
         sum(progress.seconds),
         strategy.memory(),
         strategy.macs(),
+        progress.replay,
+        progress.shown,
     )
 
 

@@ -19,6 +19,9 @@ asking, and the phase that waits next pays for the rest.  The total is right,
 the split between phases that take turns is not.  `sync=True` waits for the GPU
 at both ends of each phase: the split is right and the run slower, which is
 why it is for profiling and not the default.
+
+What is done for the record alone (phase "record") is told beside the total and
+not in it: neither its seconds nor its samples are what a run costs.
 """
 
 from __future__ import annotations
@@ -39,9 +42,12 @@ from stages.train.sensors import (
     sensors_of,
     synchroniser,
 )
+from stages.train.series import Sample, Series
 from stages.train.tally import Figures, Report, Tally, whole
 
 OTHER = "other"
+ASIDE = "record"
+"""The phase that is in no total."""
 _SAMPLED = (RSS, GPU_UTILISATION, GPU_MEMORY)
 _PATIENCE = 5.0
 """Seconds that a sensor may hang before the run ends without it."""
@@ -115,8 +121,9 @@ class Meter:
         # meter is not running, `closed` is in the way of every phase.
         self._other, self._closed = Phase(self, OTHER), Phase(self, "")
         self.running: Phase | None = self._closed
-        self._total = Tally()
+        self._total, self._series = Tally(), Series()
         self._mark: float | None = None
+        self._left = 0.0
         self._allocated: float | None = None
         self._sampling_cpu = 0.0
         self._started: tuple[float, float] | None = None
@@ -139,18 +146,47 @@ class Meter:
         for tally in self._tallies():
             tally.rss_peak_since_mark = None
 
+    def resident(self) -> float:
+        """Bytes of this process now; 0 where they cannot be read."""
+        return self._probes.read(RSS) or 0.0
+
+    def leave_out(self, grown: float) -> None:
+        """From now on no growth counts these bytes (none if below 0): what was done for the record
+        has left them, mostly code that nothing else needs."""
+        self._left += max(grown, 0.0)
+
     def sample(self) -> None:
         """Read the sensors once.  The thread does so each period."""
         phase = self.running or self._other
         readings = {name: v for name in _SAMPLED if (v := self._probes.read(name)) is not None}
-        phase.tally.add(readings)
-        self._total.add(readings)
+        phase.tally.add(readings, self._left)
+        if phase.name != ASIDE:
+            self._total.add(readings, self._left)
+        self._series.add(self._sample(phase.name or OTHER, readings))
+
+    def _sample(self, phase: str, readings: dict[str, float]) -> Sample:
+        wall_at, cpu_at = self._started or (self.clock(), self.cpu_clock())
+        return Sample(
+            round(self.clock() - wall_at, 3),
+            phase,
+            whole(readings.get(RSS)),
+            round(self.cpu_clock() - cpu_at, 3),
+            readings.get(GPU_UTILISATION),
+            whole(readings.get(GPU_MEMORY)),
+        )
+
+    def series(self) -> list[Sample]:
+        """The course of the run up to now; "record" is in it."""
+        return self._series.samples()
 
     def report(self) -> Report:
         """The figures of the whole run, or up to now if it is not over."""
         wall, cpu = self._ended or (self.clock(), self.cpu_clock())
         allocated = self._allocated if self._ended else self._probes.read(GPU_ALLOCATED)
         wall_at, cpu_at = self._started or (wall, cpu)
+        aside = self._phases.get(ASIDE)
+        apart = aside.spent(wall, cpu) if aside else (0.0, 0.0)
+        wall_at, cpu_at = wall_at + apart[0], cpu_at + apart[1]
         total = self._total.figures(wall - wall_at, cpu - cpu_at, self._mark)
         total["gpu_allocated_peak_bytes"] = whole(allocated)
         return {
@@ -160,6 +196,7 @@ class Meter:
             "problems": list(self._probes.problems),
             "total": total,
             "phases": self._by_phase(wall, cpu, wall - wall_at, cpu - cpu_at),
+            "record": (aside.tally if aside else Tally()).figures(*apart, self._mark),
         }
 
     def _by_phase(
@@ -168,6 +205,8 @@ class Meter:
         """At the clock readings `wall` and `cpu`.  What the phases leave of the rest is "other"."""
         figures = {}
         for name, phase in self._phases.items():
+            if name == ASIDE:
+                continue
             spent_wall, spent_cpu = phase.spent(wall, cpu)
             figures[name] = phase.tally.figures(spent_wall, spent_cpu, self._mark)
             rest_wall -= spent_wall

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from stages.train.buffer import POLICIES, Form, Policy, Reservoir, Rows, draw_slots
 from stages.train.released import Latest
+from stages.train.replayed import Replayed
 from stages.train.strategy import Losses, Setup, TopLearner
 from stages.train.view import Batch, TaskView, sent
 
@@ -151,6 +152,14 @@ class Rehearsal(TopLearner):
             return {"replay": replayed.detach(), "solver": loss}
 
         return self.captured(step, [self._dropout])
+
+    def replayed(self, count: int, stream: torch.Generator) -> Iterator[Replayed]:
+        stored = self._memory.stored
+        order = torch.randperm(len(stored), generator=stream, device=stream.device)[:count]
+        for slots in torch.split(order, self.setup.batch_size):
+            some = stored[slots.to(stored.targets.device)]
+            latents = self.latents_of(some.values)
+            yield Replayed("stored", latents, some.targets[:, None], some.tasks)
 
     def state(self) -> dict[str, Tensor]:
         stored = {f"buffer.{name}": value for name, value in self._memory.state().items()}

@@ -47,6 +47,13 @@ class Images:
     macs: int
     """Multiply-accumulates of the root for one image."""
 
+    def pictures(self, values: Tensor) -> Tensor:
+        """float (B, P) in [0, 1], a colour after the other -> uint8 (B, S, S, 3); grey ones in
+        three equal colours."""
+        planes = values.reshape(-1, self.size // self.side**2, self.side, self.side)
+        rounded = planes.mul(255).round().clamp(0, 255).to(torch.uint8)
+        return rounded.permute(0, 2, 3, 1).expand(-1, -1, -1, 3)
+
 
 @dataclass(frozen=True)
 class Setup:

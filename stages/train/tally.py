@@ -17,7 +17,8 @@ class Figures(TypedDict):
     rss_peak_bytes: int | None
     """Highest sample of the resident set."""
     rss_growth_bytes: int | None
-    """Highest sample since the start of training over the value there; 0 where it fell."""
+    """Highest sample since the start of training over the value there, less what was left by
+    looking at replays; 0 where it fell."""
     gpu_utilisation_percent: float | None
     """Mean of the samples."""
     gpu_memory_peak_bytes: int | None
@@ -40,6 +41,8 @@ class Report(TypedDict):
     """Each sensor that failed, once."""
     total: Figures
     phases: dict[str, Figures]
+    record: Figures
+    """Looking at what is replayed; in no phase and not in the total."""
 
 
 def combined(first: Report, then: Report) -> Report:
@@ -57,6 +60,7 @@ def combined(first: Report, then: Report) -> Report:
             name: _both(first["phases"].get(name, none), then["phases"].get(name, none))
             for name in names
         },
+        "record": _both(first["record"], then["record"]),
     }
 
 
@@ -97,12 +101,14 @@ class Tally:
     gpu_utilisation_sum: float = 0.0
     gpu_utilisation_samples: int = 0
 
-    def add(self, readings: dict[str, float]) -> None:
-        """One sample: what the sensors that still work have read."""
+    def add(self, readings: dict[str, float], left: float = 0.0) -> None:
+        """One sample: what the sensors that still work have read.  `left`: resident bytes that are
+        no growth."""
         self.samples += 1
         rss = readings.get(RSS)
         self.rss_peak = _higher(self.rss_peak, rss)
-        self.rss_peak_since_mark = _higher(self.rss_peak_since_mark, rss)
+        grown = None if rss is None else rss - left
+        self.rss_peak_since_mark = _higher(self.rss_peak_since_mark, grown)
         self.gpu_memory_peak = _higher(self.gpu_memory_peak, readings.get(GPU_MEMORY))
         if (percent := readings.get(GPU_UTILISATION)) is not None:
             self.gpu_utilisation_sum += percent

@@ -75,7 +75,8 @@ class Source(Protocol):
         """Latents float32 (n, D), on the training device, of rows int64 (n,), in main memory."""
 
     def once(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Each of the rows once, part by part: (positions in `rows`, latents as `read`)."""
+        """Each of the rows once, part by part: (positions in `rows`, latents as `read`, which hold
+        until the next part is asked for)."""
 
     def passes(
         self, rows: Tensor, visits: int, generator: torch.Generator
@@ -103,8 +104,15 @@ class Data:
         return gathered(self.latents, sent(rows, self.latents.device), self.targets.device)
 
     def once(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        near = self.latents.device == self.targets.device
+        # One room for all parts: the allocator would seek another for each.
+        room = self.latents.new_empty(min(_AT_A_TIME, len(rows)) if near else 0, self.dim)
         for positions in torch.split(torch.arange(len(rows)), _AT_A_TIME):
-            yield positions, self.read(rows[positions])
+            if near:
+                part, places = room[: len(positions)], sent(rows[positions], room.device)
+                yield positions, torch.index_select(self.latents, 0, places, out=part)
+            else:
+                yield positions, self.read(rows[positions])
 
     def passes(
         self, rows: Tensor, visits: int, generator: torch.Generator

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-PhaseName = Literal["load", "replay", "solver", "generator", "evaluation"]
+PhaseName = Literal["load", "replay", "solver", "generator", "evaluation", "record"]
 """load: the cache and batches from it; replay: drawing and labelling what is replayed; solver:
-steps of the top; generator: steps of the VAE; evaluation: answers to held-out rows."""
+steps of the top; generator: steps of the VAE; evaluation: answers to held-out rows; record: looking
+at what is replayed, which no run needs: not in its total (meter.ASIDE)."""
 
 
 class Watch:

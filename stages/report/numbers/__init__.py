@@ -1,0 +1,1 @@
+"""Figures over seeds, and what they say of each other."""

@@ -1,0 +1,1 @@
+"""A report's content, and the forms it is written in."""

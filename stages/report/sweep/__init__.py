@@ -1,0 +1,1 @@
+"""A grid search: table and figures."""
