@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.console import Json, print_json
+from pipeline.console import Json, print_json, writable
 
 if TYPE_CHECKING:
     from stages.report.terminal.letters import Terminal
@@ -47,7 +47,7 @@ def show(
     if as_json:
         print_json(said)
         return
-    typer.echo(_writable(text(said, _terminal())), color=True)
+    typer.echo(writable(text(said, _terminal())), color=True)
 
 
 def _terminal() -> Terminal:
@@ -56,10 +56,4 @@ def _terminal() -> Terminal:
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     colour = colour and os.environ.get("TERM") != "dumb"
     width = max(40, shutil.get_terminal_size().columns)
-    return Terminal(width, colour, blocks=_writable(BLOCKS) == BLOCKS)
-
-
-def _writable(text: str) -> str:
-    """With a ? for each letter that the output cannot hold."""
-    encoding = sys.stdout.encoding or "utf-8"
-    return text.encode(encoding, "replace").decode(encoding)
+    return Terminal(width, colour, blocks=writable(BLOCKS) == BLOCKS)

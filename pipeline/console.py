@@ -91,6 +91,12 @@ def say(text: str) -> None:
         print(*map(printable, text.split("\n")), sep="\n", file=sys.stderr, flush=True)
 
 
+def writable(text: str) -> str:
+    """With a ? for each letter that stdout cannot hold."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)
+
+
 Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on stdout")]
 
 

@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.errors import Refused
-from stages.report.compare import compare, comparison_json, in_words
+from stages.report.compare import compare, comparison_json
 from stages.report.figures.style import style
 from stages.report.numbers.differences import Difference, holm, of_independent, of_pairs
 from stages.report.numbers.paired import paired
-from stages.report.page.document import Document, Facts, Figure, Paragraph, Table
+from stages.report.page.document import Document, Facts, Paragraph
+from stages.report.page.markdown import markdown
 from stages.report.page.walk import check, figures, sections, tables
 from stages.report.reading.find import find_studies
 from tests.made_runs import Made, write_run, write_study
@@ -282,5 +283,13 @@ def test_machines_and_missing_measures(tmp_path: Path) -> None:
     document = _compare(tmp_path / "a", tmp_path / "b")
     assert r"B B \<1\>" in _said(document)
     assert _rows(document, "compare-forgetting")["joint"]["difference"] is None
-    assert not any(isinstance(b, Figure) for s in in_words(document).sections for b in s.blocks)
-    assert any(isinstance(b, Table) for s in in_words(document).sections for b in s.blocks)
+
+
+def test_a_terminal_is_told_of_no_file(tmp_path: Path) -> None:
+    for side in ("a", "b"):
+        write_study(tmp_path / side, "none", "joint")
+    document = _compare(tmp_path / "a", tmp_path / "b")
+    text = markdown(document, files=False)
+    assert all(f"*Table:* {table.title}" in text for table in tables(document))
+    assert not any(part in text for part in ("](", ".csv", ".tex", ".png", "*Figure:*", "\n\n\n"))
+    assert "(tables/compare-forgetting.csv)" in markdown(document)

@@ -197,7 +197,7 @@ def test_the_cheapest_that_is_as_good(tmp_path: Path) -> None:
             seed["train_seconds"] = {"none": 2.0, "lr": 3.0}.get(name, 15.0)
         path.write_text(json.dumps(metrics))
     said = _said(_section(tmp_path))
-    assert "**lgr+d** reaches most of what competes, 90.00 %. It takes 7.5 times the" in said
+    assert "**lgr+d** is the highest of those that compete, 90.00 %. It takes 7.5 times the" in said
     assert "includes 0): lr. Of these **lr** is the quickest, 3.00 s of training against" in said
     assert "keeps 1.64 MB against 16.4 MB" in said
 

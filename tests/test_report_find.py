@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from cache.errors import Refused
 from stages.report.reading.find import Found, find
 from stages.report.reading.runs import Study
 from stages.report.terminal.machine import as_json
+from stages.report.terminal.remarks import apart
 from tests.command import Run
 from tests.made_runs import Made, write_run, write_study
 
@@ -42,6 +45,13 @@ def test_variants_stand_beside_each_other(tmp_path: Path) -> None:
     assert labels(study) == ["none", "lgr (generator_units 200)", "lgr (generator_units 400)"]
     assert [run.variant for run in study.runs] == [0, 0, 1]
     assert {run.strategy for run in study.runs[1:]} == {"lgr"}
+
+
+def test_variants_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for units in (1000, 200, 30):
+        write_run(tmp_path / f"lgr{units}", Made("lgr", options={"generator_units": units}))
+    found = [label.split()[-1] for label in labels(one(find([tmp_path])))]
+    assert found == ["30)", "200)", "1000)"]
 
 
 def test_an_option_that_one_does_not_have(tmp_path: Path) -> None:
@@ -168,3 +178,54 @@ def test_json(tmp_path: Path, lgr_pipe: Run) -> None:
 def _metrics(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
     return found
+
+
+def test_what_is_no_plain_file_is_never_opened(tmp_path: Path) -> None:
+    """A pipe would be waited for without end, a device read without end."""
+    write_study(tmp_path, "none", "lr", "joint")
+    for name, file in (("lr", "metrics.json"), ("none", "run.json"), ("joint", "log.jsonl")):
+        (tmp_path / name / file).unlink(missing_ok=True)
+        os.mkfifo(tmp_path / name / file)
+    for name, target in (("zero", "/dev/zero"), ("circle", "metrics.json")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.json").symlink_to(target)
+    begun(tmp_path / "begun")
+    (tmp_path / "begun" / "log.jsonl").unlink()
+    os.mkfifo(tmp_path / "begun" / "log.jsonl")
+    found = find([tmp_path])
+    assert sorted(label for study in found.studies for label in labels(study)) == ["joint", "none"]
+    why = {out.folder.name: out.why for out in found.left_out}
+    assert why.keys() == {"lr", "zero", "circle", "begun"}
+    assert all("is no plain file" in why[name] for name in ("lr", "zero", "circle"))
+    assert why["begun"] == "not finished"
+
+
+def test_folders_without_end(tmp_path: Path) -> None:
+    write_run(tmp_path / "none", Made("none"))
+    (tmp_path / "none" / "again").symlink_to(tmp_path)
+    here = Path.cwd()
+    os.chdir(tmp_path)
+    for _ in range(1200):  # deeper than Python's stack, longer than a path may be
+        Path("deep").mkdir()
+        os.chdir("deep")
+    os.chdir(here)
+    assert labels(one(find([tmp_path]))) == ["none"]
+    subprocess.run(["rm", "-rf", tmp_path / "deep"], check=True)  # rmtree's stack ends too
+
+
+def test_mistakes_are_not_counted_to_the_end(tmp_path: Path) -> None:
+    """Each would take a hundred times the room of what it is about."""
+    write_run(tmp_path / "none", Made("none"))
+    write_run(tmp_path / "lr", Made("lr", changes={"class_order": [1] * 300_000}))
+    (left,) = find([tmp_path]).left_out
+    assert "class_order.0: Input should be a valid string" in left.why
+    assert "more" not in left.why
+
+
+def test_runs_with_and_without_run_json_are_told_apart(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", Made("none", about=None))
+    write_run(tmp_path / "b", Made("lr", about={"versions": {"lgr-pipe": "0.1.0"}}))
+    studies = find([tmp_path]).studies
+    for study in studies:
+        (said,) = apart(study, studies)
+        assert "version" in said

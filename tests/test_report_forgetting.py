@@ -123,10 +123,10 @@ def test_the_sentence_names_the_most_the_least_and_the_task(tmp_path: Path) -> N
     change(tmp_path / "none", forgetting=0.1)
     change(tmp_path / "lr", forgetting=-0.01)
     said = words(section(study(tmp_path), ""))
-    assert "**lgr** loses 25.0 ± 0.0 % of accuracy" in said
-    assert "**lr** -1.0 ± 0.0 %, the least (3 seeds" in said
-    assert "Without replay (none): 10.0 ± 0.0 %." in said
-    assert "Under lgr task 2 (c, d) suffers most: it falls by 30.0 ± 0.0 %" in said
+    assert "**lgr** loses 25.0 ± 0.0 points of accuracy" in said
+    assert "**lr** -1.0 ± 0.0 points, the least (3 seeds" in said
+    assert "Without replay (none): 10.0 ± 0.0 points." in said
+    assert "Under lgr task 2 (c, d) suffers most: it falls by 30.0 ± 0.0 points" in said
     assert "to 50.0 % after the last task" in said
 
 
@@ -134,6 +134,19 @@ def test_where_nothing_is_forgotten_it_says_so(tmp_path: Path) -> None:
     write_study(tmp_path, "none", "lr")
     change(tmp_path, forgetting=0.0)
     assert "No strategy forgets on average" in words(section(study(tmp_path), ""))
+
+
+def test_of_many_variants_the_best_of_each_strategy_is_shown(tmp_path: Path) -> None:
+    for k in range(20):
+        write_run(tmp_path / f"none-{k}", Made("none", options={"hidden": k}))
+    write_run(tmp_path / "lr", Made("lr", level=0.5))
+    found = section(study(tmp_path), "")
+    assert found is not None
+    (recall,) = [b for b in found.blocks if isinstance(b, Figure) and b.name == "recall"]
+    assert recall.data is not None
+    shown = {row[0] for row in recall.data.rows}
+    assert "lr" in shown
+    assert len(shown) == 18
 
 
 def test_the_floor_ends_where_the_table_has_it(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import itertools
 import json
 import statistics
 from collections.abc import Callable, Iterator
@@ -15,10 +16,22 @@ import stages.report.sections.measured
 import stages.report.sections.verdict
 import stages.report.sections.weights
 from stages.report.figures.style import style
-from stages.report.page.document import Block, Code, Facts, Figure, Fold, Paragraph, Section, Table
-from stages.report.reading.find import LeftOut, find_studies
+from stages.report.page.document import (
+    Block,
+    Code,
+    Document,
+    Facts,
+    Figure,
+    Fold,
+    Group,
+    Paragraph,
+    Section,
+    Table,
+)
+from stages.report.reading.find import LeftOut, find, find_studies
 from stages.report.reading.runs import Study
 from stages.report.sections import measured, results, what
+from stages.report.whole import Faces, report
 from tests.made_runs import Made, write_run, write_study
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +42,10 @@ T2 = 4.302652729911275
 def one(folder: Path) -> Study:
     (study,) = find_studies([folder])
     return study
+
+
+def whole(folder: Path) -> Document:
+    return report(find([folder]), Faces())
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], object], name: str = "metrics") -> None:
@@ -184,6 +201,55 @@ def test_best_and_gap_to_joint(tmp_path: Path) -> None:
     study = with_accuracies(tmp_path, none=[0.6, 0.7], lr=[0.8, 0.8], nr=[0.8, 0.8], joint=[0.9, 1])
     text = words(results.section(study, ""))
     assert "those that compete: nr and lr, 80.00 %, 15.00 points below joint" in text
+
+
+BRIEF = [
+    ({"none": [0.6, 0.6], "lr": [0.8, 0.8], "lgr": [0.5, 0.5], "joint": [0.9, 0.9]},
+     "**lr is better than none beyond the spread** (2 seeds, 95 % intervals); lgr is worse. "
+     "Highest mean of those that compete: lr, 80.00 %; none 60.00 %; joint 90.00 %; a constant "
+     "answer 50.00 %. [Results](#results)"),
+    ({"none": [0.6], "lr": [0.5]},
+     "Whether a strategy is better than none cannot be said of fewer than two seeds. Highest mean "
+     "of those that compete: none, 60.00 %; a constant answer 50.00 %. [Results](#results)"),
+    ({"lr": [0.9, 0.91]},
+     "`none` was not run: whether replay is worth anything is not told. Highest mean of those "
+     "that compete: lr, 90.50 %; a constant answer 50.00 %. [Results](#results)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("accuracies", "said"), BRIEF)
+def test_the_head_of_the_page(
+    tmp_path: Path, accuracies: dict[str, list[float]], said: str
+) -> None:
+    with_accuracies(tmp_path, **accuracies)
+    assert said in [b.text for b in whole(tmp_path).lead if isinstance(b, Paragraph)]
+
+
+def test_broken_generators_stand_in_the_head_too(tmp_path: Path) -> None:
+    write_study(tmp_path / "a", "none", "lgr", "lr")
+    write_study(tmp_path / "b", "none", "lgr", variance_ratio=0.5, changes={"dataset": "other"})
+    (alarm,) = [b for b in whole(tmp_path).lead if isinstance(b, Paragraph) and b.kind == "alarm"]
+    assert alarm.text.endswith(": lgr in study 1 ([What is replayed](#s1-replayed)).")
+    assert not [b for b in whole(tmp_path / "b").lead if b == alarm]
+
+
+def test_figures_that_follow_each_other_stand_side_by_side(tmp_path: Path) -> None:
+    write_study(tmp_path, "none", "lr")
+    for section in whole(tmp_path).sections:
+        single = [isinstance(block, Figure) for block in section.blocks]
+        assert not any(a and b for a, b in itertools.pairwise(single))
+    assert any(isinstance(b, Group) for s in whole(tmp_path).sections for b in s.blocks)
+
+
+def test_a_baseline_with_several_settings_was_run(tmp_path: Path) -> None:
+    for units in (50, 100):
+        write_run(tmp_path / f"{units}", Made("none", options={"hidden": units}))
+    write_run(tmp_path / "lr", Made("lr"))
+    section = results.section(one(tmp_path), "")
+    assert "`none` was run with 2 different settings" in words(section)
+    assert [row[0] for row in table(section, "results").rows if row[0].startswith("none")] == [
+        "none (hidden 100)", "none (hidden 50)"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2), tuple(range(30))])

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from stages.report.numbers.pairing import alone, pairs
-from stages.report.page.document import Block, Document, Facts, Figure, Paragraph, quoted
+from stages.report.page.document import Block, Document, Facts, Paragraph, quoted
 from stages.report.page.walk import tables
 from stages.report.reading.runs import Study
 from stages.report.sections.compared import section
@@ -39,15 +38,6 @@ def compare(a: Sequence[Study], b: Sequence[Study], names: tuple[str, str]) -> D
             lead.append(Paragraph(f"Only in {side}, and not compared: {said}.", "warning"))
     title = f"{quoted(names[0])} and {quoted(names[1])} compared"
     return Document(title, tuple(lead), tuple(sections))
-
-
-def in_words(document: Document) -> Document:
-    """Without its figures: for a terminal."""
-    sections = tuple(
-        replace(one, blocks=tuple(b for b in one.blocks if not isinstance(b, Figure)))
-        for one in document.sections
-    )
-    return replace(document, sections=sections)
 
 
 def comparison_json(document: Document) -> dict[str, Any]:

@@ -32,11 +32,13 @@ class Row:
 
 
 def accuracies(rows: Sequence[Row], floor: float) -> Any:
-    """Per cent; `floor`: of the best constant answer.  Lines lead down from none and joint."""
+    """Per cent; `floor`: of the best constant answer.  Lines lead down from none and joint,
+    where that is one run."""
     figure, axes = _axes(rows)
     axes.axvline(floor, color=FAINT, linewidth=1.2, linestyle=(0, (1, 1.5)), zorder=1.5)
+    strategies = [row.strategy for row in rows]
     for row in rows:
-        if row.strategy in (NONE, JOINT):
+        if row.strategy in (NONE, JOINT) and strategies.count(row.strategy) == 1:
             seen = look(row.strategy, row.variant)
             axes.axvline(
                 row.found.mean, color=seen.colour, linewidth=1, linestyle=seen.line, zorder=1.5

@@ -96,11 +96,18 @@ def _drawn(
             text.set_parse_math(False)
     if legend:
         return figure, []
-    ends = [dot for dot in dots if dot not in best and (not dot.rival or dot.strategy == NONE)]
-    wanted = [*best, *(ends if many else [dot for dot in dots if dot not in best])]
+    wanted = [*best, *(_ends(dots, best) if many else [dot for dot in dots if dot not in best])]
     boxes = [(cost, dot.accuracy, dot.accuracy_sd or 0.0) for dot in dots for cost in _reach(dot)]
     named = [((dot.cost, dot.accuracy, dot.accuracy_sd or 0.0), dot.shown) for dot in wanted]
     return figure, label(figure, axes, named, boxes)
+
+
+def _ends(dots: Sequence[Dot], best: Sequence[Dot]) -> list[Dot]:
+    """Of none and of what does not compete the most accurate, unless they are on the front."""
+    ends = [dot for dot in dots if not dot.rival or dot.strategy == NONE]
+    most = {dot.strategy: dot for dot in sorted(ends, key=lambda dot: dot.accuracy)}
+    named = {dot.strategy for dot in best}
+    return [dot for dot in most.values() if dot.strategy not in named]
 
 
 def _entries(dots: Sequence[Dot]) -> list[Any]:

@@ -54,7 +54,7 @@ def draw(cloud: Cloud) -> Any:
     of_group = cloud.group[~cloud.replayed]
     for k, (colour, mark) in enumerate(_QUIET[: len(cloud.groups)]):
         x, y = real[of_group == k].T
-        size = 22 if mark == "." else 9
+        size = 34 if mark == "." else 14
         axes.scatter(x, y, s=size, c=colour, marker=mark, linewidths=0, rasterized=picture)
         axes.scatter([], [], s=2 * size, c=colour, marker=mark, linewidths=0, label=cloud.groups[k])
     x, y = cloud.xy[cloud.replayed].T

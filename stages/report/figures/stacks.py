@@ -76,6 +76,7 @@ def _beside(axes: Any, bars: Sequence[Bar], xlabel: str) -> None:
     values = [bar.beside or 0.0 for bar in bars]
     axes.barh(range(len(bars)), values, height=0.36, color=FAINT)
     _words(axes, values, ["" if bar.beside is None else f"{bar.beside:,.0f}" for bar in bars])
+    axes.locator_params(axis="x", nbins=3)  # it is narrow
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(xlabel)
 

@@ -44,8 +44,8 @@ def curve(seed: SeedRun) -> Row:
 
 
 def _whole_mean(values: Sequence[float | None]) -> float | None:
-    found = spread_of(values)
-    return None if found is None else found.mean
+    there = [value for value in values if value is not None]
+    return statistics.fmean(there) if there and len(there) == len(values) else None
 
 
 def curve_spread(run: Run) -> list[Spread | None]:

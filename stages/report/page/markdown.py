@@ -25,15 +25,16 @@ SAID = {"note": "Note", "warning": "Take care", "alarm": "Alarm"}
 """Of a paragraph that is not plain: a word, never a colour alone."""
 
 
-def markdown(document: Document) -> str:
-    """Figures and tables are those beside it: figures/NAME.png, tables/NAME.csv."""
+def markdown(document: Document, *, files: bool = True) -> str:
+    """Figures and tables are those beside it: figures/NAME.png, tables/NAME.csv.  Without
+    `files`, as in a terminal, figures are left out and nothing beside it is named."""
     slugs = _slugs(document)
 
     def text(words: str) -> str:
         return inline(words, slugs=lambda key: slugs.get(key, ""))
 
-    parts = [f"# {text(document.title)}", *_blocks(document.lead, text)]
-    parts += _sections(document.sections, 2, text)
+    parts = [f"# {text(document.title)}", *_blocks(document.lead, text, files)]
+    parts += _sections(document.sections, 2, text, files)
     return "\n\n".join(parts) + "\n"
 
 
@@ -51,14 +52,14 @@ def _slugs(document: Document) -> dict[str, str]:
 Words = Callable[[str], str]
 
 
-def _sections(found: Sequence[Section], level: int, text: Words) -> Iterator[str]:
+def _sections(found: Sequence[Section], level: int, text: Words, files: bool) -> Iterator[str]:
     for section in found:
         yield f"{'#' * min(level, 6)} {text(section.title)}"
-        yield from _blocks(section.blocks, text)
-        yield from _sections(section.sections, level + 1, text)
+        yield from _blocks(section.blocks, text, files)
+        yield from _sections(section.sections, level + 1, text, files)
 
 
-def _blocks(blocks: Sequence[Block], text: Words) -> Iterator[str]:
+def _blocks(blocks: Sequence[Block], text: Words, files: bool) -> Iterator[str]:
     for block in blocks:
         match block:
             case Paragraph(words, "plain"):
@@ -70,7 +71,9 @@ def _blocks(blocks: Sequence[Block], text: Words) -> Iterator[str]:
             case Code(code):
                 yield _code(code)
             case Table():
-                yield from _table(block, text)
+                yield from _table(block, text, files)
+            case Figure() | Group() if not files:
+                pass
             case Figure():
                 yield from _figure(block, text)
             case Group(figures):
@@ -78,7 +81,7 @@ def _blocks(blocks: Sequence[Block], text: Words) -> Iterator[str]:
                     yield from _figure(figure, text)
             case Fold(title, inside):
                 yield f"**{text(title)}**"
-                yield from _blocks(inside, text)
+                yield from _blocks(inside, text, files)
 
 
 def _code(code: str) -> str:
@@ -96,14 +99,15 @@ def _figure(figure: Figure, text: Words) -> Iterator[str]:
         yield " ".join(part for part in (text(figure.caption), data) if part)
 
 
-def _table(table: Table, text: Words) -> Iterator[str]:
+def _table(table: Table, text: Words, files: bool) -> Iterator[str]:
     yield f"*Table:* {text(table.title)}"
     cells = [[inline(cell, cell=True) for cell in row] for row in (table.head, *table.rows)]
     yield aligned(cells, of_numbers(table))
-    links = f"[CSV](tables/{table.name}.csv)"
-    if table.printed:
+    links = f"[CSV](tables/{table.name}.csv)" if files else ""
+    if files and table.printed:
         links += f", [LaTeX](tables/{table.name}.tex)"
-    yield " ".join(part for part in (text(table.note), links) if part)
+    if table.note or links:
+        yield " ".join(part for part in (text(table.note), links) if part)
 
 
 def aligned(rows: Sequence[Sequence[str]], numbers: Sequence[bool]) -> str:

@@ -7,14 +7,18 @@ anything but the seed.
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from cache.errors import Refused
+from cache.plain import read_plain, refuse_strange_file
 from cache.printable import printable
 from stages.report.reading.about import RUN, About, as_text
 from stages.report.reading.runs import CUMULATIVE, JOINT, METRICS, NONE, Run, Study
@@ -25,6 +29,8 @@ _LIMIT = 64_000_000
 """Bytes; a larger file is not read."""
 _TAIL = 64_000
 """Bytes at the end of a log that are looked at."""
+_DEEPEST = 50
+"""Folders within folders that are looked into."""
 _MOST_SHOWN = 5
 """Mistakes of a file that are told."""
 
@@ -127,7 +133,7 @@ def _labelled(runs: Sequence[Run]) -> Iterator[Run]:
         differing = sorted(
             name for name in known if len({repr(_options(run).get(name)) for run in variants}) > 1
         )
-        for number, run in enumerate(variants):
+        for number, run in enumerate(sorted(variants, key=partial(_by_value, differing))):
             mine = _options(run)
             said = ", ".join(
                 f"{name} {as_text(mine[name]) if name in mine else 'not recorded'}"
@@ -135,6 +141,14 @@ def _labelled(runs: Sequence[Run]) -> Iterator[Run]:
             )
             label = f"{strategy} ({said})" if said else strategy
             yield run.model_copy(update={"label": label, "variant": number})
+
+
+def _by_value(names: Sequence[str], run: Run) -> list[tuple[bool, float, str]]:
+    """Numbers by their size, before words."""
+    values = [_options(run).get(name) for name in names]
+    return [
+        (False, float(v), "") if isinstance(v, int | float) else (True, 0.0, str(v)) for v in values
+    ]
 
 
 def _place(run: Run) -> tuple[int, str, int]:
@@ -148,12 +162,12 @@ def _place(run: Run) -> tuple[int, str, int]:
 
 def _paths(folders: Sequence[Path]) -> list[Path]:
     """Each metrics.json once, though folders may lie in each other."""
-    paths: dict[Path, Path] = {}
+    paths: dict[str, Path] = {}
     for folder in folders:
         if not folder.is_dir():
             raise Refused(f"There is no folder {folder}.")
-        for path in sorted(folder.rglob(METRICS)):
-            paths.setdefault(path.resolve(), path)
+        for path in _below(folder, METRICS):
+            paths.setdefault(os.path.realpath(path), path)
     return list(paths.values())
 
 
@@ -161,9 +175,21 @@ def _begun(folders: Sequence[Path]) -> list[Path]:
     """Folders in which train has begun something."""
     found: dict[Path, Path] = {}
     for folder in folders:
-        for path in sorted(folder.rglob(LOG)):
+        for path in _below(folder, LOG):
             found.setdefault(path.parent.resolve(), path.parent)
     return list(found.values())
+
+
+def _below(folder: Path, name: str) -> list[Path]:
+    """All that are called so, sorted.  Links to folders are not followed, for they can go in a
+    circle; what cannot be listed is passed over."""
+    found = []
+    for place, inside, files in os.walk(folder):
+        if name in files or name in inside:
+            found.append(Path(place, name))
+        if len(Path(place).parts) - len(folder.parts) >= _DEEPEST:
+            inside.clear()
+    return sorted(found)
 
 
 def _nothing(folders: Sequence[Path], left_out: Sequence[LeftOut]) -> str:
@@ -198,10 +224,11 @@ def unfinished(folder: Path) -> LeftOut:
 def last_events(path: Path, most: int = _TAIL) -> Iterator[dict[str, Any]]:
     """Those in the last `most` bytes of a log, which may be anybody's."""
     try:
+        size = refuse_strange_file(path, sys.maxsize)
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - most))
+            file.seek(max(0, size - most))
             lines = file.read(most).split(b"\n")
-    except OSError:
+    except (Refused, OSError):
         return
     for line in lines:
         try:
@@ -224,7 +251,7 @@ def _read(path: Path) -> Run:
         run = Run.model_validate(_json(path))
     except ValidationError as error:
         raise _strange("; ".join(_sentences(error))) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (Refused, ValueError, RecursionError) as error:
         raise _strange(str(error)) from None
     return run.model_copy(
         update={"folders": (path.parent,), "about": read_about(path.parent), "label": run.strategy}
@@ -235,14 +262,12 @@ def read_about(folder: Path) -> About | None:
     """None: there is none, or it is not what train writes; no figure depends on it."""
     try:
         return About.model_validate(_json(folder / RUN))
-    except (OSError, ValueError, RecursionError):
+    except (Refused, ValueError, RecursionError):
         return None
 
 
 def _json(path: Path) -> Any:
-    if path.stat().st_size > _LIMIT:
-        raise ValueError(f"it is larger than {_LIMIT} bytes")
-    return json.loads(path.read_bytes())
+    return json.loads(read_plain(path, _LIMIT))
 
 
 def _sentences(error: ValidationError) -> list[str]:

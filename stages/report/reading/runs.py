@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,13 +17,16 @@ from stages.report.reading.about import About, Part, Text
 METRICS = "metrics.json"
 NONE, CUMULATIVE, JOINT = "none", "cumulative", "joint"
 
+_T = TypeVar("_T")
+Many = Annotated[list[_T], Field(fail_fast=True)]
+"""Looked at up to its first mistake: each takes a hundred times the room of what it is about."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Difference = Annotated[float, Field(ge=-1, le=1)]
 """Of two fractions."""
 Seconds = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
 """Or a ratio; no figure can be drawn of much more."""
 Count = Annotated[int, Field(ge=0, lt=2**63)]
-"""Bytes, or operations."""
+"""Bytes, operations, or a seed."""
 Name = Annotated[str, Field(pattern=r"^[a-z_]{1,32}$")]
 ByKind = Annotated[dict[Name, Count], Field(max_length=16)]
 
@@ -76,8 +79,8 @@ class SeedRun(Part):
     """One seed: fractions, seconds, bytes.  None where undefined; what older files do not have
     is None too, and not in `model_fields_set`."""
 
-    seed: Annotated[int, Field(ge=0)]
-    accuracy_matrix: list[list[Fraction | None]]
+    seed: Count
+    accuracy_matrix: Many[Many[Fraction | None]]
     """R: row i after learning task i."""
     average_accuracy: Fraction
     average_incremental_accuracy: Fraction | None = None
@@ -87,14 +90,14 @@ class SeedRun(Part):
     learning_accuracy: Fraction | None = None
     macro_f1: Fraction | None = None
     balanced_accuracy: Fraction | None = None
-    recall: list[Fraction | None] | None = None
+    recall: Many[Fraction | None] | None = None
     """Of each class in `class_order`."""
-    confusion: list[list[Count]] | None = None
+    confusion: Many[Many[Count]] | None = None
     """Rows: true class; columns: answered; of the last answers."""
     also: Also | None = None
     majority_floor: Fraction
-    majority_floor_by_task: list[Fraction] | None = None
-    replay: list[Replay] | None = None
+    majority_floor_by_task: Many[Fraction] | None = None
+    replay: Many[Replay] | None = None
     """None: not recorded."""
     train_seconds: Seconds
     memory_bytes: ByKind = Field(default_factory=dict)
@@ -114,21 +117,21 @@ class Run(Part):
     evaluated_on: Literal["test", "validation"] = "test"
     validation: Fraction = 0.0
     """Share of the training rows that was put aside."""
-    tasks: Annotated[int, Field(ge=1)]
-    class_order: list[Text]
-    task_classes: list[list[Text]] | None = None
-    task_train_rows: list[Count] | None = None
-    task_test_rows: list[Count] | None = None
+    tasks: Annotated[int, Field(ge=1, le=1000)]
+    class_order: Many[Text]
+    task_classes: Many[Many[Text]] | None = None
+    task_train_rows: Many[Count] | None = None
+    task_test_rows: Many[Count] | None = None
     cache_rows: Count | None = None
     latent_dim: Count | None = None
     root_macs: Count | None = None
-    single_class_tasks: list[Annotated[int, Field(ge=0)]]
+    single_class_tasks: Many[Annotated[int, Field(ge=0)]]
     cache_fingerprint: Text
     cache_content: Text
     iters: Count
     batch_size: Count
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    runs: list[SeedRun] = Field(min_length=1)
+    runs: Many[SeedRun] = Field(min_length=1)
     label: Text = ""
     """Its name in tables: the strategy, and the options in which variants of it differ.  This and
     the next three are set by who finds the run, whatever the file says."""

@@ -28,7 +28,7 @@ _CELL = 500
 class Sample(Part):
     """One moment of a seed.  None: not measured."""
 
-    seed: Annotated[int, Field(ge=0)]
+    seed: Count
     seconds: Seconds
     """Since the seed's start."""
     phase: Name

@@ -91,7 +91,7 @@ def _of_the_best(best: Run, rivals: Sequence[Run], none: Run | None) -> str:
         return f"{name} reaches {reached}. {_price(best, none)}".strip()
     equals = [run for run in rivals if run is best or _not_told_apart(best, run)]
     unknown = [run for run in rivals if _common(best, run) < 2]
-    said = f"{name} reaches most of what competes, {reached}. {_price(best, none)} "
+    said = f"{name} is the highest of those that compete, {reached}. {_price(best, none)} "
     if unknown:
         names = few([quoted(run.label) for run in unknown if run is not best], 5)
         said += f"Fewer than two seeds in common with {names}: no spread to judge by. "
@@ -101,8 +101,8 @@ def _of_the_best(best: Run, rivals: Sequence[Run], none: Run | None) -> str:
     cheapest = min(equals, key=_seconds)
     names = few([quoted(run.label) for run in others], 5)
     said += (
-        f"Within its spread (the 95 % interval of the difference, seed by seed, includes 0): "
-        f"{names}. "
+        "Not told apart from it by these seeds (the 95 % interval of the difference, seed by "
+        f"seed, includes 0): {names}. "
     )
     if cheapest is not best:
         said += (
@@ -209,7 +209,8 @@ def _pareto(study: Study, runs: Sequence[Run], plot: _Against, prefix: str) -> F
     known = [dot for dot in dots if dot is not None]
     if len(known) < 2:
         return None
-    levels = [Level(r.label, look(r.strategy, r.variant), 100 * _accuracy(r)) for r in apart]
+    most = sorted(apart, key=_accuracy)[-1:]
+    levels = [Level(r.label, look(r.strategy, r.variant), 100 * _accuracy(r)) for r in most]
     missing = [run.label for run in runs if spread(run, plot.column.measure) is None]
     return Figure(
         f"{prefix}{plot.name}",
@@ -249,8 +250,8 @@ def _caption(
         parts.append("Left of the first mark above 0 the axis runs evenly to 0.")
     if len(dots) > pareto.MOST_LABELS:
         parts.append(
-            "Named: the front, none and what sees all data; variants of a strategy share its "
-            "colour, and all are in the data."
+            "Named: the front, and the most accurate of none and of what sees all data; variants "
+            "of a strategy share its colour, and all are in the data."
         )
     if missing:
         parts.append(f"Not measured: {quoted(', '.join(missing))}.")

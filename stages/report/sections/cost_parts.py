@@ -16,6 +16,7 @@ from stages.report.figures.style import look
 from stages.report.page.document import Block, Data, Figure, Paragraph, Value, quoted
 from stages.report.reading.runs import JOINT, Run
 from stages.report.reading.series import RESOURCES, Sample, series_of
+from stages.report.sections.forgetting_curves import chosen
 from stages.report.terminal.remarks import KEEPS_ALL
 
 KINDS = ("buffer", "generator", "snapshots")
@@ -39,7 +40,14 @@ def few(texts: Sequence[str], most: int = _MOST_ROWS) -> str:
 
 
 def _but(count: int, most: int) -> str:
-    return f" The first {most} of {count}; all are in the data." if count > most else ""
+    best = f" Shown: the best of each strategy, then the most accurate, {most} of {count}; all are"
+    return f"{best} in the data." if count > most else ""
+
+
+def _few_bars(bars: Sequence[Bar], runs: Sequence[Run]) -> list[Bar]:
+    """Those of a figure, of all runs."""
+    shown = {run.label for run in chosen(runs, _MOST_BARS)}
+    return [bar for bar in bars if bar.label in shown]
 
 
 # --- bytes -------------------------------------------------------------------------------
@@ -69,7 +77,7 @@ def parts_kept(runs: Sequence[Run], prefix: str) -> Iterator[Block]:
         "Kept between tasks: " + few([f"{b.label} {b.total}" for b in bars]) + ".",
         partial(
             stacks.draw,
-            bars[:_MOST_BARS],
+            _few_bars(bars, runs),
             kinds,
             "kept between tasks (MB)",
             "RSS growth (MB)" if beside else "",
@@ -124,7 +132,7 @@ def parts_of_time(runs: Sequence[Run], prefix: str) -> Iterator[Block]:
         "Seconds of a seed, and of its longest phase: "
         + few([f"{label} {_told(parts)}" for label, parts in seconds.items()])
         + ".",
-        partial(stacks.draw, bars[:_MOST_BARS], order, "seconds per seed (wall time)"),
+        partial(stacks.draw, _few_bars(bars, told), order, "seconds per seed (wall time)"),
         "Wall seconds of a seed"
         f"{', mean over seeds' if any(run.runs[1:] for run in told) else ', one seed'}. load: "
         "the cache and batches of it; replay: drawing, labelling or reading what is replayed; "
@@ -172,13 +180,18 @@ def over_time(runs: Sequence[Run], prefix: str) -> Iterator[Block]:
             missing.append(run.label)
         else:
             courses.append(Course(run.label, look(run.strategy, run.variant), samples))
-    if not courses_figure.panels(courses[:_MOST_ROWS]):
+    told = [run for run in runs if run.label not in missing]
+    names = {run.label for run in chosen(told, _MOST_ROWS)}
+    shown = [course for course in courses if course.label in names]
+    if not courses_figure.panels(shown):
         yield Paragraph(f"Use over time: not recorded ({RESOURCES}).", "note")
         return
-    yield _courses(courses, missing, prefix)
+    yield _courses(courses, shown, missing, prefix)
 
 
-def _courses(courses: Sequence[Course], missing: Sequence[str], prefix: str) -> Figure:
+def _courses(
+    courses: Sequence[Course], shown: Sequence[Course], missing: Sequence[str], prefix: str
+) -> Figure:
     phases = _in_order((s.phase for course in courses for s in course.samples), PHASES)
     return Figure(
         f"{prefix}over-time",
@@ -186,7 +199,7 @@ def _courses(courses: Sequence[Course], missing: Sequence[str], prefix: str) -> 
         "Use of the machine over time, of the first seed; seconds and resident memory: "
         + few([_peaks(course) for course in courses])
         + ".",
-        partial(courses_figure.draw, courses[:_MOST_ROWS], phases),
+        partial(courses_figure.draw, shown, phases),
         "The first seed of each strategy. RSS: resident memory of the process; CPU: seconds of "
         "all threads per second, 100 % is one core. The lanes below the line: which phase a "
         "sample was taken in, in the order of the legend (record: looking at what is replayed, "

@@ -11,18 +11,19 @@ from stages.report.page.document import Block, Figure, Fold, Group, Paragraph, S
 from stages.report.reading.runs import JOINT, NONE, Run, Study
 from stages.report.sections import forgetting_classes as classes
 from stages.report.sections import forgetting_curves as over_time
-from stages.report.sections.forgetting_curves import PANELS, over_seeds, percent
+from stages.report.sections.forgetting_curves import PANELS, chosen, over_seeds, percent
 from stages.report.terminal.remarks import KEEPS_ALL
-from stages.report.terminal.table import Spread, spread
+from stages.report.terminal.table import Spread
 
 _MANY_RUNS, _MANY_CLASSES = 12, 20
 """From so many on figures of single strategies are closed at first, without numbers in cells."""
 _BARS = 18
 """Rows and columns of a figure in which each strategy has one."""
+_NO_LINES = "Joint, learnt all at once, has no such lines. "
 
 
 def section(study: Study, prefix: str) -> Section | None:
-    runs = _chosen(study, PANELS)
+    runs = chosen(study.runs, PANELS)
     many = len(study.runs) >= _MANY_RUNS or len(study.first.class_order) >= _MANY_CLASSES
     blocks: list[Block] = [*_lead(study)]
     if study.first.tasks > 1:
@@ -33,18 +34,19 @@ def section(study: Study, prefix: str) -> Section | None:
 
 def _over_time(study: Study, runs: Sequence[Run], prefix: str, many: bool) -> list[Block]:
     blocks: list[Block] = [over_time.over_tasks(study, prefix)]
-    some = _chosen(study, _BARS)
+    some = chosen(study.runs, _BARS)
     blocks += _also(over_time.forgetting_bars(study, some, prefix), _which(study, some))
     told = _which(study, runs)
-    seeds = f"Mean over {over_seeds(runs)}."
+    n = over_seeds(runs)
+    seeds = "One seed." if n == "one seed" else f"Mean over {n}."
     learning = [run for run in runs if run.strategy != JOINT]
     within = over_time.limits_of(learning, study.floor)
     if learning:
         blocks += _group(
             "Accuracy of each task over time",
             "A line for each task, from when it was learnt: the darkest the first, yellow the "
-            "last. Dotted: majority floor. Joint, learnt all at once, has no such lines. "
-            f"{seeds}{told}",
+            "last. Dotted: majority floor. "
+            f"{'' if len(learning) == len(runs) else _NO_LINES}{seeds}{told}",
             [over_time.by_task(study, run, prefix, within) for run in learning],
             many,
         )
@@ -59,7 +61,7 @@ def _over_time(study: Study, runs: Sequence[Run], prefix: str, many: bool) -> li
 
 
 def _by_class(study: Study, runs: Sequence[Run], prefix: str, many: bool) -> list[Block]:
-    some = _chosen(study, _BARS)
+    some = chosen(study.runs, _BARS)
     recall = classes.recall(study, some, prefix)
     tables = [classes.confusion(study, run, prefix, not many) for run in runs]
     figures = [figure for figure in tables if figure is not None]
@@ -94,26 +96,12 @@ def _also(figure: Figure | None, told: str) -> list[Block]:
     return [] if figure is None else [replace(figure, caption=figure.caption + told)]
 
 
-def _chosen(study: Study, most: int) -> list[Run]:
-    """All, or the baselines and the most accurate others, in the order of the study."""
-    if len(study.runs) <= most:
-        return list(study.runs)
-    ends = (NONE, *KEEPS_ALL)
-
-    def rank(run: Run) -> tuple[bool, float]:
-        found = spread(run, lambda seed: seed.average_accuracy)
-        return run.strategy not in ends, -(found.mean if found else 0.0)
-
-    kept = {run.label for run in sorted(study.runs, key=rank)[:most]}
-    return [run for run in study.runs if run.label in kept]
-
-
 def _which(study: Study, runs: Sequence[Run]) -> str:
     if len(runs) == len(study.runs):
         return ""
     return (
-        f" Shown: the baselines and the most accurate others, {len(runs)} of {len(study.runs)} "
-        "runs; `lgr-pipe show RUN` prints any of them."
+        f" Shown: the best of each strategy, then the most accurate, {len(runs)} of "
+        f"{len(study.runs)} runs; `lgr-pipe show RUN` prints any of them."
     )
 
 
@@ -144,18 +132,23 @@ def _most_and_least(rivals: dict[str, tuple[Run, Spread]]) -> str:
     if most <= 0:
         return (
             f"No strategy forgets on average: of {where}, {_names(first)} "
-            f"{_do(first, 'loses')} {percent(rivals[first[0]][1])} ({n}; below 0 is a gain)."
+            f"{_do(first, 'loses')} {_points(rivals[first[0]][1])} ({n}; below 0 is a gain)."
         )
-    told = f"{_names(first)} {_do(first, 'loses')} {percent(rivals[first[0]][1])} of {where}"
+    told = f"{_names(first)} {_do(first, 'loses')} {_points(rivals[first[0]][1])} of {where}"
     if len(rivals) == 1 or most == least:
         return f"{told} ({n})."
     aside = ""
     if NONE in rivals and NONE not in first + last:
-        aside = f" Without replay (none): {percent(rivals[NONE][1])}."
+        aside = f" Without replay (none): {_points(rivals[NONE][1])}."
     return (
-        f"{told}, the most; {_names(last)} {percent(rivals[last[0]][1])}, the least ({n}; runs "
+        f"{told}, the most; {_names(last)} {_points(rivals[last[0]][1])}, the least ({n}; runs "
         f"that keep all data aside).{aside}"
     )
+
+
+def _points(value: Spread) -> str:
+    """A difference of accuracies is not a per cent of one."""
+    return f"{percent(value).removesuffix(' %')} points"
 
 
 def _names(names: Sequence[str]) -> str:
@@ -192,7 +185,7 @@ def _suffering(rivals: dict[str, tuple[Run, Spread]]) -> list[Paragraph]:
     return [
         Paragraph(
             f"Under {quoted(name)} task {task + 1}{_classes(run, task)} suffers most: it falls by "
-            f"{percent(value)} from its best{end}.{also if len(worst) > 1 else ''}"
+            f"{_points(value)} from its best{end}.{also if len(worst) > 1 else ''}"
         )
     ]
 

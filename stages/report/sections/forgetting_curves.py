@@ -17,9 +17,10 @@ from stages.report.numbers.learning import (
 )
 from stages.report.numbers.replays import file_names
 from stages.report.page.document import Data, Figure, Value, quoted
-from stages.report.reading.runs import Run, Study
-from stages.report.terminal.table import Spread
+from stages.report.reading.runs import JOINT, Run, Study
+from stages.report.terminal.table import Spread, spread
 
+_LEVEL = "Joint learns all tasks at once and is a level at the end. "
 LINES = 8
 """Strategies up to which one figure holds all lines."""
 PANELS = 12
@@ -58,14 +59,30 @@ def spread_said(runs: Sequence[Run]) -> str:
     return "One seed, no spread." if seeds == "one seed" else f"Mean ± sample sd over {seeds}."
 
 
-def some(told: Sequence[str]) -> str:
+def some(told: Sequence[str], most: int = PANELS) -> str:
     """Of what is said of each run: nobody listens to sixty.
 
     >>> some(["a", "b"])
     'a, b'
     """
-    more = f" and {len(told) - PANELS} more" if len(told) > PANELS else ""
-    return ", ".join(told[:PANELS]) + more
+    more = f" and {len(told) - most} more" if len(told) > most else ""
+    return ", ".join(told[:most]) + more
+
+
+def chosen(runs: Sequence[Run], most: int) -> list[Run]:
+    """All, or the best of each strategy and the most accurate others, in their order."""
+    if len(runs) <= most:
+        return list(runs)
+
+    def accuracy(run: Run) -> float:
+        found = spread(run, lambda seed: seed.average_accuracy)
+        return found.mean if found else 0.0
+
+    by_accuracy = sorted(runs, key=accuracy, reverse=True)
+    best = {run.strategy: run.label for run in reversed(by_accuracy)}
+    first = sorted(by_accuracy, key=lambda run: best[run.strategy] != run.label)
+    kept = {run.label for run in first[:most]}
+    return [run for run in runs if run.label in kept]
 
 
 def name_of(prefix: str, what: str, run: Run, study: Study) -> str:
@@ -103,8 +120,8 @@ def over_tasks(study: Study, prefix: str) -> Figure:
         f"Accuracy against the number of tasks learnt. After all {last} tasks: {ends}; majority "
         f"floor {100 * floor[-1]:.1f} %.",
         draw,
-        f"{thick if several else ''}After learning task i, the mean of R[i, 1] to R[i, i]. Joint "
-        f"learns all tasks at once and is a level at the end. Dotted: majority floor. "
+        f"{thick if several else ''}After learning task i, the mean of R[i, 1] to R[i, i]. "
+        f"{'' if study.run_of(JOINT) is None else _LEVEL}Dotted: majority floor. "
         f"{spread_said(study.runs).replace('Mean ±', f'Mean, {spread}: ±')}",
         Data(
             ("strategy", "learnt", "accuracy_mean", "accuracy_sd", "n"),
@@ -245,7 +262,7 @@ def forgetting_bars(study: Study, runs: Sequence[Run], prefix: str) -> Figure | 
         ]
     )
     dots = " Each dot is a seed." if over_seeds(runs) != "one seed" else ""
-    dots += f" Undefined of {', '.join(without)}." if without else ""
+    dots += f" Undefined of {some(without, 3)}." if without else ""
     return Figure(
         f"{prefix}forgetting-bars",
         "Forgetting and backward transfer",

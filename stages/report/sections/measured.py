@@ -90,9 +90,10 @@ def _definitions(studies: Sequence[Study], key: str) -> Section:
 
 
 def _table(name: str, title: str, definitions: Sequence[Definition]) -> Table:
-    rows = tuple(tuple(quoted(text) for text in one) for one in definitions)
+    shown = 3 if any(source for *_, source in definitions) else 2
+    rows = tuple(tuple(quoted(text) for text in one[:shown]) for one in definitions)
     return Table(
-        name, title, ("measure", "what it is", "source"), rows,
+        name, title, ("measure", "what it is", "source")[:shown], rows,
         Data(("measure", "definition", "source"), tuple(definitions)), printed=False,
     )  # fmt: skip
 

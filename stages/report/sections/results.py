@@ -22,7 +22,7 @@ from stages.report.page.document import (
     quoted,
 )
 from stages.report.reading.runs import JOINT, NONE, Run, Study
-from stages.report.sections.verdict import verdict
+from stages.report.sections.verdict import variants, verdict
 from stages.report.terminal.remarks import FLOOR, MARK, of_study
 from stages.report.terminal.table import MISSING, as_in_paper, cell, ranks, spread
 
@@ -44,12 +44,13 @@ def section(study: Study, prefix: str) -> Section:
         *verdict(study, compared),
         *(Paragraph(line, "warning") for line in of_study(study, {})),
         _main(study, compared, prefix),
-        _figure(study, prefix),
     ]
-    known = [name for name, found in compared.items() if found.n > 0]
-    if known:
+    if any(found.n > 0 for found in compared.values()):
         numbers = _differences(study, compared, prefix)
-        blocks += [_forest(study, compared, prefix), Fold("The differences in numbers", (numbers,))]
+        blocks += [_figure(study, prefix, True), _forest(study, compared, prefix)]
+        blocks.append(Fold("The differences in numbers", (numbers,)))
+    else:
+        blocks.append(_figure(study, prefix, False))
     blocks += _accuracies(study, prefix)
     return Section(f"{prefix}results", "Results", tuple(blocks))
 
@@ -117,12 +118,17 @@ def _rows(
     if ACCURACY in columns:
         yield FLOOR, "", f"{100 * study.floor:.2f}", *[""] * (len(columns) - 1)
     forms = {c.key: ranks(study, c) for c in ranked if "▲" in c.heading or "▼" in c.heading}
-    for name, run in as_in_paper(study):
+    for name, run in _entries(study):
         if run is None:
             yield quoted(name), "0", MISSING, *[""] * (len(columns) - 1)
             continue
         cells = [forms.get(c.key, {}).get(name, "{}").format(cell(run, c)) for c in columns]
         yield _said(compared, name), str(len(run.runs)), *cells
+
+
+def _entries(study: Study) -> list[tuple[str, Run | None]]:
+    """A baseline of which there are only variants was run."""
+    return [(name, r) for name, r in as_in_paper(study) if r or not variants(study, name)]
 
 
 def _measured(study: Study, column: Column) -> bool:
@@ -146,7 +152,7 @@ def _data(study: Study, compared: Mapping[str, Paired], columns: Sequence[Column
         head += over
         empty: list[Value] = [None] * (len(head) - 3)
         rows.append((FLOOR, None, study.floor, *empty))
-    for name, run in as_in_paper(study):
+    for name, run in _entries(study):
         line: list[Value] = [name, len(run.runs) if run else 0]
         for column in columns:
             found = spread(run, column.measure) if run else None
@@ -194,13 +200,14 @@ def _differences(study: Study, compared: Mapping[str, Paired], prefix: str) -> T
 # --- figures -----------------------------------------------------------------------------
 
 
-def _figure(study: Study, prefix: str) -> Figure:
+def _figure(study: Study, prefix: str, beside: bool) -> Figure:
+    """`beside`: their differences stand beside it."""
     runs = _runs(study)
     rows = [_row(run) for run in runs]
     floor = 100 * study.floor
     told = ", ".join(f"{row.label} {row.found.mean:.1f} %" for row in rows)
     single = any(len(row.values) < 2 for row in rows)
-    lines = [f"{name} ({how})" for name, how in _LINES.items() if _has(runs, name)]
+    lines = [f"{name} ({how})" for name, how in _LINES.items() if _single(runs, name)]
     return Figure(
         f"{prefix}accuracy",
         "Accuracy of each strategy",
@@ -209,9 +216,8 @@ def _figure(study: Study, prefix: str) -> Figure:
         "Small dots: seeds. Mark and bar: their mean and its 95 % interval (Student's t)"
         + ("; no bar for a single seed" if single else "")
         + ("; bars end at 100 %. " if any(row.found.upper > 101 for row in rows) else ". ")
-        + f"Vertical lines: {', '.join(['majority floor (grey)', *lines])}. "
-        "What seeds have in common widens these intervals: compare strategies by their "
-        "differences, below.",
+        + f"Vertical lines: {', '.join(['majority floor (grey)', *lines])}."
+        + (_HOW_TO_COMPARE if beside else ""),
         Data(
             ("strategy", "seed", "average_accuracy", "mean", "lower", "upper"),
             (
@@ -227,10 +233,14 @@ def _figure(study: Study, prefix: str) -> Figure:
 
 
 _LINES = {NONE: "dashed", JOINT: "dotted"}
+_HOW_TO_COMPARE = (
+    " What seeds have in common widens these intervals: compare strategies by their differences "
+    "from none."
+)
 
 
-def _has(runs: Sequence[Run], strategy: str) -> bool:
-    return any(run.strategy == strategy for run in runs)
+def _single(runs: Sequence[Run], strategy: str) -> bool:
+    return sum(run.strategy == strategy for run in runs) == 1
 
 
 def _forest(study: Study, compared: Mapping[str, Paired], prefix: str) -> Figure:

@@ -45,10 +45,11 @@ def apart(study: Study, studies: Iterable[Study]) -> list[str]:
     twins = [
         other.first.study() for other in studies if heading(other.first) == heading(study.first)
     ]
-    names = [name for name in mine if any(mine[name] != twin[name] for twin in twins)]
+    known = dict.fromkeys(name for study in (mine, *twins) for name in study)  # by run.json, or not
+    names = [name for name in known if any(mine.get(name) != twin.get(name) for twin in twins)]
     if not names:
         return []
-    said = "; ".join(f"{name.replace('_', ' ')} `{_value(mine[name])}`" for name in names)
+    said = "; ".join(f"{name.replace('_', ' ')} `{_value(mine.get(name))}`" for name in names)
     return [f"**Other runs of this heading are not comparable with these**, of {said}."]
 
 
