@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -91,7 +91,8 @@ class Saved:
 
 
 class Checkpoints:
-    """The checkpoints of one run; one process at a time writes them."""
+    """The checkpoints of one run; one process at a time writes them, or, after `tidy`, one for each
+    seed."""
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         """`folder`: RUN/checkpoints.  `settings` (JSON): all that decides the run's figures.
@@ -102,6 +103,15 @@ class Checkpoints:
         self._settings: dict[str, Any] = json.loads(canonical_json(settings))
         self._key = fingerprint(settings)
         self._begun: set[int] = set()
+        self._tidy: set[int] = set()
+
+    def tidy(self, seeds: Iterable[int]) -> None:
+        """Remove what a kill left half written, before several processes write these seeds."""
+        seeds = list(seeds)
+        for folder in (self.folder, *map(self._folder, seeds)):
+            for leftover in folder.glob(".*.tmp"):
+                leftover.unlink()
+        self._tidy.update(seeds)
 
     def save(
         self,
@@ -221,8 +231,8 @@ class Checkpoints:
             return folder
         self.refuse_other()
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in (*self.folder.glob(".*.tmp"), *folder.glob(".*.tmp")):
-            leftover.unlink()
+        if seed not in self._tidy:
+            self.tidy([seed])
         if not (self.folder / _SETTINGS).exists():
             about = _Settings(settings=self._settings)
             write_json(self.folder / _SETTINGS, about.model_dump())

@@ -67,6 +67,15 @@ def train(
     ] = False,
     device: o.Device = "auto",
     threads: o.Threads = None,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Seeds at once, each a process on one thread (or --threads) over the same latents "
+            "in memory; the seconds of a seed are then those of a shared machine. 1: one after the "
+            "other, each measured undisturbed",
+        ),
+    ] = 1,
     preset: o.Preset = None,
     params: o.ParamsFile = None,
     show_config: o.ShowConfig = False,
@@ -105,6 +114,7 @@ def train(
         weights=weights,
         tensorboard=tensorboard,
         threads=threads,
+        jobs=jobs,
         resume=resume,
         overwrite=overwrite,
     )

@@ -8,11 +8,19 @@ import os
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from cache.errors import Refused
 
 _BLOCK = 1 << 16
+
+
+class Log(Protocol):
+    """What is told while a run goes on, wherever it is written."""
+
+    def write(self, event: str, /, **fields: Any) -> None: ...
+
+    def scalar(self, name: str, value: float, step: int) -> None: ...
 
 
 class Events:

@@ -32,6 +32,7 @@ from pipeline.run_files import (
     write_resources,
 )
 from pipeline.seed_runs import Done
+from stages.report.reading.find import read_about
 from stages.train.scenario import Scenario
 from stages.train.tally import Figures
 
@@ -170,6 +171,12 @@ def deciding(found: dict[str, Any], options: Any, train: TrainParams) -> dict[st
         "cache": found["cache_fingerprint"],
         "content": found["cache_content"],
     }
+
+
+def at_once_before(out: Path) -> int:
+    """Seeds that an earlier run, which is resumed, has learnt at once, as run.json says."""
+    about = read_about(out)
+    return about.seeds_at_once or 1 if about else 1
 
 
 def begin(out: Path, found: dict[str, Any], about: dict[str, Any]) -> None:

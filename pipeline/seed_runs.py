@@ -18,7 +18,7 @@ from cache.errors import Refused
 from cache.printable import printable
 from pipeline.checkpoints import Checkpoints
 from pipeline.device import prepare, threads_for
-from pipeline.events import Events
+from pipeline.events import Log
 from pipeline.records import (
     MISFIT,
     Record,
@@ -73,13 +73,13 @@ class SeedRuns:
     data: Source
     scenario: Scenario
     checkpoints: Checkpoints
-    events: Events
+    events: Log
     iters: int
     period: float
     device: str
     threads: int | None
     """None: by the size of the strategy's networks."""
-    tick: Callable[[int], None]
+    tick: Callable[[int], None] = lambda _: None
     crop_rows: NDArray[np.int64] | None = None
     """Of each latent, where there are crops."""
     begin: Callable[[], None] = lambda: None
@@ -87,7 +87,7 @@ class SeedRuns:
 
     def run(self, seed: int) -> Done:
         """Learn it, from where an earlier run has left it; one that is done is read."""
-        finished = self._finished(seed)
+        finished = self.finished(seed)
         if finished is not None:
             self.tick(self.iters * len(self.scenario.tasks))
             return finished
@@ -176,8 +176,8 @@ class SeedRuns:
         resources = cast(Report, record.resources.model_dump())
         return record.progress(shown), Before(resources, record.samples())
 
-    def _finished(self, seed: int) -> Done | None:
-        """What an earlier run has made of a seed."""
+    def finished(self, seed: int) -> Done | None:
+        """What a seed that is done has come to, in this run or an earlier one."""
         found = self.checkpoints.finished(seed)
         if found is None:
             return None

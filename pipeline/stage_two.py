@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from cache.reader import Cache
 from cache.remote.fetch import Where
 from cache.schema import Manifest
 from cache.source import Place
-from pipeline import results, run_about
+from pipeline import results, run_about, seeds_at_once
 from pipeline.caches import root as cache_root
 from pipeline.caches.match import Said, refuse_other
 from pipeline.caches.places import place
@@ -64,6 +64,8 @@ class TrainHow:
     tensorboard: Path | None = None
     threads: int | None = None
     """Of the processor; None: as many as pay for themselves."""
+    jobs: int = 1
+    """Seeds at once."""
     resume: bool = False
     overwrite: bool = False
 
@@ -74,9 +76,13 @@ def train(params: Params, strategy: str, cache: Where, out: Path, how: TrainHow)
     module = strategies.module(strategy)
     results.refuse_taken(out, overwrite=how.overwrite, resume=how.resume)
     _refuse_board(how.tensorboard, out)
+    at_once = min(how.jobs, len(parse_seeds(params.train.seeds)))
+    seeds_at_once.refuse(at_once, how.device, params.train.resident)
+    seeds_at_once.alone(at_once)
     with Meter(params.train.period, how.device) as meter, meter.phase("load"):
         loaded = _load(cache, params.train, how, module)
     say(loaded.resident.sentence())
+    seeds_at_once.refuse(at_once, how.device, loaded.resident.form)
     tell_tasks(loaded.scenario, params, loaded.manifest.classes)
     tell_leakage(loaded.manifest)
     found = results.study(strategy, loaded.manifest, loaded.scenario, params.train)
@@ -93,12 +99,13 @@ def train(params: Params, strategy: str, cache: Where, out: Path, how: TrainHow)
             if how.overwrite:  # what would refuse to begin must not cost the results that are there
                 module.Method(_setup(loaded, params.train, how, 0, Watch()), options)
             results.clear(out, checkpoints)
+        most = max(at_once, results.at_once_before(out))
         begun = datetime.now(UTC).isoformat(timespec="seconds")
 
         def about() -> dict[str, Any]:
             of_cache = cache, loaded.bytes
             said = run_about.about(options, params.train, of_cache, how.device)
-            return {"started": begun, **said, **loaded.about}
+            return {"started": begun, **said, "seeds_at_once": most, **loaded.about}
 
         with Events(out / results.LOG, resume=how.resume, tensorboard=how.tensorboard) as events:
             begin = functools.cache(lambda: results.begin(out, found, about()))
@@ -270,24 +277,27 @@ def _run_seeds(
     seeds = parse_seeds(settings.seeds)
     total = settings.iters * len(scenario.tasks) * len(seeds)
     name = module.__name__.rpartition(".")[2].replace("_", "+")
-    with progress(f"train {name}", total, "it") as tick:
-        runs = SeedRuns(
-            module=module,
-            options=options,
-            setup=partial(_setup, loaded, settings, how),
-            data=loaded.data,
-            scenario=scenario,
-            checkpoints=checkpoints,
-            events=events,
-            iters=settings.iters,
-            period=settings.period,
-            device=how.device,
-            threads=how.threads,
-            tick=tick,
-            crop_rows=loaded.crop_rows,
-            begin=begin,
-        )
-        return [runs.run(seed) for seed in seeds]
+    bar = partial(progress, f"train {name}", total, "it")
+    runs = SeedRuns(
+        module=module,
+        options=options,
+        setup=partial(_setup, loaded, settings, how),
+        data=loaded.data,
+        scenario=scenario,
+        checkpoints=checkpoints,
+        events=events,
+        iters=settings.iters,
+        period=settings.period,
+        device=how.device,
+        threads=how.threads,
+        crop_rows=loaded.crop_rows,
+        begin=begin,
+    )
+    if how.jobs > 1 and len(seeds) > 1:
+        return seeds_at_once.learn(runs, seeds, how.jobs, bar)
+    with bar() as tick:
+        each = replace(runs, tick=tick)
+        return [each.run(seed) for seed in seeds]
 
 
 def read_options(strategy: str, given: dict[str, Any]) -> Any:

@@ -93,6 +93,8 @@ class About(Part):
     device: Text = ""
     gpu: Text | None = None
     threads: _Count | None = None
+    seeds_at_once: _Count | None = None
+    """At the most, of all processes that have worked on the run: seconds are of shared cores."""
     cores: _Count | None = None
     processor: Text | None = None
     memory_bytes: _Count | None = None
@@ -110,6 +112,8 @@ class About(Part):
             parts.append(f"{self.memory_bytes / 1e9:.0f} GB of memory")
         if self.device and self.device != "cpu":
             parts.append(self.gpu or self.device)
+        if self.seeds_at_once and self.seeds_at_once > 1:
+            parts.append(f"{self.seeds_at_once} seeds at once")
         return ", ".join(part for part in parts if part)
 
 

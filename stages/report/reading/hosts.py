@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from stages.report.reading.about import About
 from stages.report.reading.runs import Run
 
-_ALIKE = ("processor", "cores", "device", "gpu", "threads")
+_ALIKE = ("processor", "cores", "device", "gpu", "threads", "seeds_at_once")
 
 
 def host(run: Run) -> str:

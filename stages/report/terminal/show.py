@@ -220,6 +220,8 @@ def _last(
         if kind == "seed":
             seed, before = _count(event.get("seed")), _count(event.get("steps_done")) or 0
             task, learnt, losses, steps = None, None, {}, before
+        elif _count(event.get("seed", seed)) != seed:
+            continue  # of a seed that is learnt at the same time
         elif kind == "learning":
             task = _count(event.get("task"))
         elif kind == "losses":
@@ -235,7 +237,7 @@ def _losses(event: Said) -> dict[str, float]:
     found = {}
     for name, value in event.items():
         number = _number(value)
-        known = name in ("seconds", "iteration") or not re.fullmatch(r"[a-z_ ]{1,32}", name)
+        known = name in ("seconds", "iteration", "seed") or not re.fullmatch(r"[a-z_ ]{1,32}", name)
         if number is not None and not known:
             found[name] = number
     return found
