@@ -236,7 +236,7 @@ def test_variants_by_label_or_the_only_one(tmp_path: Path) -> None:
     write_run(tmp_path / "b" / "1", Made("lgr", options={"z": 50}))
     assert "lgr: z 100 / 50" in _said(_compare(tmp_path / "a", tmp_path / "b"))
     write_run(tmp_path / "b" / "2", Made("lgr", options={"z": 20}))
-    with pytest.raises(Refused, match=r"a has .*\(lgr\); b has .*\(lgr \(z 50\), lgr \(z 20\)\)"):
+    with pytest.raises(Refused, match=r"a has .*\(lgr\); b has .*\(lgr \(z 20\), lgr \(z 50\)\)"):
         _compare(tmp_path / "a", tmp_path / "b")
     write_run(tmp_path / "a" / "2", Made("lgr", options={"z": 50}))
     document = _compare(tmp_path / "a", tmp_path / "b")

@@ -248,7 +248,7 @@ def test_a_baseline_with_several_settings_was_run(tmp_path: Path) -> None:
     section = results.section(one(tmp_path), "")
     assert "`none` was run with 2 different settings" in words(section)
     assert [row[0] for row in table(section, "results").rows if row[0].startswith("none")] == [
-        "none (hidden 100)", "none (hidden 50)"
+        "none (hidden 50)", "none (hidden 100)"
     ]  # fmt: skip
 
 
