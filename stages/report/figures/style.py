@@ -35,7 +35,7 @@ class Look:
 
     colour: str
     mark: str
-    line: str
+    line: str | tuple[int, tuple[int, ...]]
     """matplotlib's word for its dashes."""
 
 
@@ -63,7 +63,7 @@ def look(strategy: str, variant: int = 0) -> Look:
         return usual
     place = _MARKS.index(usual.mark) if usual.mark in _MARKS else 0
     mark = _MARKS[(place - variant) % len(_MARKS)]
-    return Look(usual.colour, mark, ("--", "-.", ":", (0, (5, 1, 1, 1)))[(variant - 1) % 4])  # type: ignore[arg-type]
+    return Look(usual.colour, mark, ("--", "-.", ":", (0, (5, 1, 1, 1)))[(variant - 1) % 4])
 
 
 def words(text: str) -> str:
