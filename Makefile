@@ -21,6 +21,10 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
 	  -c constraints.txt -e '.[dvc,dev]'
+	@# Python compiles what it imports, once; where it may not write that down, as containers often
+	@# say, each command would do it again: 1.3 s for torch alone.
+	@test -z "$$PYTHONDONTWRITEBYTECODE" || \
+	  $(BIN)/python -m compileall -q -j 0 .venv/lib > /dev/null || true  # templates do not compile
 	@touch $@
 
 repro: $(READY)  ## Run the whole pipeline on the embedded data set and print the result table
