@@ -6,7 +6,7 @@ Everything that can be refused is refused before anything is made.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from cache.errors import CacheExistsError, CacheMismatchError, CacheUnfinishedEr
 from cache.parts import Parts, unfinished
 from cache.reader import Cache
 from cache.root import Root
-from cache.schema import MANIFEST, read_manifest, scratch_folders
+from cache.schema import MANIFEST, Manifest, read_manifest, scratch_folders
 from cache.writer import clear_leftovers, refuse_missing, refuse_taken
 from pipeline import crops as crop_room
 from pipeline import device as devices
@@ -160,6 +160,13 @@ class _Run:
             return
         units = self.how.units(self.parts)
         todo = self.parts.todo(units)
+        published: list[Manifest] = []
+
+        def after_crops() -> None:
+            # Half of it is waiting for the disk, so that it costs the root next to nothing.
+            if self.work is not None and self.how.shard is None:
+                published.append(self._publish_crops(self.work, started))
+
         with (
             bars() as shown,
             tidy(self.parts, self.how),
@@ -175,11 +182,11 @@ class _Run:
                 tick=tick,
                 batch_size=self.how.batch_size,
             )
-            extractor.run(source, sorted({*todo, *missing}), set(todo))
+            extractor.run(source, sorted({*todo, *missing}), set(todo), after_crops)
         if self.how.shard is not None:
             summaries.stripe_done(self.parts, self.how.shard, extractor.made)
             return
-        self._publish(extractor.made, started)
+        self._finish(extractor.made, started, published)
 
     @contextmanager
     def _source(self, shown: Bars, units: list[int]) -> Iterator[tuple[CropSource, list[int]]]:
@@ -207,17 +214,21 @@ class _Run:
         root = RootWanted(self.settings, weights, seed, self.how.batch_size)
         try:
             made = make_latents(self.work, crops, self.parts, root, self.how)
-            self._publish(made, started)
+            published = [] if self.work is None else [self._publish_crops(self.work, started)]
+            self._finish(made, started, published)
         except (CacheExistsError, CacheUnfinishedError):
             begun = [crops] if isinstance(crops, Parts) else []
             if self.overwrite or not finished_by_another(self.parts, *begun):
                 raise
             summaries.nothing_to_do(self.parts.out)
 
-    def _publish(self, made: int, started: float) -> None:
-        if self.work is not None:
-            parts = Parts(self.crops, self.work.plan(self.store))
-            manifest = publish_crops(parts, store=self.store, overwrite=False, started=started)
+    def _publish_crops(self, work: CropWork, started: float) -> Manifest:
+        parts = Parts(self.crops, work.plan(self.store))
+        return publish_crops(parts, store=self.store, overwrite=False, started=started)
+
+    def _finish(self, made: int, started: float, crops: Sequence[Manifest]) -> None:
+        """`made`: latents; `crops`: of the crop cache, if this run has made it."""
+        for manifest in crops:
             summaries.finished(self.crops, manifest, manifest.rows, None)
         with Cache(self.crops) as cache:
             manifest = publish_latents(

@@ -148,6 +148,34 @@ def test_no_thread_waits_between_two_units(crops: Path, tmp_path: Path) -> None:
         torch.set_num_threads(before)
 
 
+def test_what_follows_the_crops_runs_beside_the_root(crops: Path, tmp_path: Path) -> None:
+    """Called once, and not by calibration; here the last latents are written only after it.  What
+    it raises is raised."""
+    called, done = itertools.count(), threading.Event()
+
+    def after_crops() -> None:
+        assert next(called) == 0
+        done.set()
+
+    def fails() -> None:
+        raise OSError("disk full")
+
+    with Cache(crops) as cache:
+        parts, extractor = latent_parts(cache, tmp_path / "l", "resnet18")
+        finish = extractor._finish
+
+        def late(unit: CropUnit, passes: Iterator[torch.Tensor]) -> None:
+            assert done.wait(20)
+            finish(unit, passes)
+
+        extractor._finish = late  # type: ignore[method-assign]
+        extractor.run(CachedCrops(cache), [0], {0}, after_crops)
+        assert parts.todo([0]) == []
+        with pytest.raises(OSError, match="disk full"):
+            extractor.run(CachedCrops(cache), [1], {1}, fails)
+        assert next(called) == 1
+
+
 def test_after_an_error_no_pass_is_begun() -> None:
     """The one that is on the way ends, the three behind it are left out."""
     begun, go, passes = threading.Event(), threading.Event(), list[int]()

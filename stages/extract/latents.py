@@ -126,10 +126,20 @@ class Extractor:
         self.made = 0
         """Latents made by this run."""
 
-    def run(self, source: CropSource, units: Sequence[int], todo: Collection[int]) -> None:
+    def run(
+        self,
+        source: CropSource,
+        units: Sequence[int],
+        todo: Collection[int],
+        after_crops: Callable[[], None] = lambda: None,
+    ) -> None:
         """Go through the crops of `units`; make the latents of those that are in `todo`.
 
+        `after_crops` is called once all crops are there, in another thread, while the root is
+        still at work on the last of them.
+
         Raises:
+            Whatever `after_crops` raises.
             Refused: weights that give NaN or infinity, too few training images
                 to calibrate random ones.
         """
@@ -139,7 +149,7 @@ class Extractor:
         ahead = self._forward.units(self.parts.plan.unit_rows)
         with (
             Behind(ahead) as behind,
-            closing(prefetch(source.units(units), source.stop)) as ready,
+            closing(prefetch(_then(source.units(units), after_crops), source.stop)) as ready,
             self._forward.given_up(),
         ):
             for unit in ready:
@@ -196,6 +206,11 @@ class Extractor:
                 f"{limit:g}): are the weights of {self._settings.tap.name} damaged?"
             )
         return latents.astype(dtype), {**note, "low": low, "high": high}
+
+
+def _then(units: Iterator[CropUnit], call: Callable[[], None]) -> Iterator[CropUnit]:
+    yield from units
+    call()
 
 
 def publish_latents(
