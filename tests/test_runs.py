@@ -796,7 +796,8 @@ def test_the_meter_agrees_with_an_outside_look(stopped: dict[Any, Driven]) -> No
         total = resources["total"]["wall_seconds"]
         parts = [figure["wall_seconds"] for figure in resources["phases"].values()]
         assert sum(parts) == pytest.approx(total, abs=1e-3)
-        assert resources["sampling_cpu_seconds"] < 0.02 * total  # five times as often as usual
+        # sampled five times as often as usual, where it takes less than 1 %
+        assert resources["sampling_cpu_seconds"] < 0.05 * total
         assert resources["total"]["samples"] > 5
 
 
