@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from cache.errors import Refused
+from cache.limits import validated
 from cache.printable import printable
 from pipeline.checkpoints import Saved
 from stages.train.adam import Adam
@@ -168,7 +169,7 @@ def check_finished(
 ) -> None:
     """Raises one of MISFIT: it is not what this run makes of a seed."""
     asked, tasks = asked_rows(scenario), len(scenario.tasks)
-    read = _Entry.model_validate(entry)
+    read = validated(_Entry, entry)
     _require(read.seed == seed, "it is of another seed")
     matrices = [read.accuracy_matrix, *([read.also.accuracy_matrix] if read.also else [])]
     rows = [read.untrained_accuracy, *(row for matrix in matrices for row in matrix)]

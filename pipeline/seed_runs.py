@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from cache.errors import Refused
+from cache.limits import validated
 from cache.printable import printable
 from pipeline.checkpoints import Checkpoints
 from pipeline.device import prepare, threads_for
@@ -161,7 +162,7 @@ class SeedRuns:
         if saved is None:
             return Progress(), None
         try:
-            record = Record.model_validate(saved.record)
+            record = validated(Record, saved.record)
             check_record(
                 record, saved, learning_steps(strategy.schedule, self.scenario), self.scenario
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -326,6 +327,12 @@ def test_results_of_test_rows_are_not_taken(stand: Stand, tmp_path: Path) -> Non
     path.write_text(path.read_text().replace('"validation"', '"test"'))
     with pytest.raises(Refused, match="evaluated_on"):
         read_result(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "metrics.json")
+    with pytest.raises(Refused, match="is no plain file"):
+        read_result(tmp_path / "metrics.json")
 
 
 def test_a_folder_with_other_things_is_left_alone(stand: Stand, tmp_path: Path) -> None:

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from cache.errors import Refused
+from cache.limits import validated
+from cache.plain import read_plain
 from stages.report.terminal.table import Spread
 
 Value = int | float | str | bool
@@ -137,13 +139,11 @@ def read_json(path: Path) -> dict[str, Any]:
         Refused: it is not there, or not what `train` writes.
     """
     try:
-        if path.stat().st_size > _LIMIT:
-            raise ValueError(f"it is larger than {_LIMIT} bytes")
-        found = json.loads(path.read_bytes())
+        found = json.loads(read_plain(path, _LIMIT))
         if not isinstance(found, dict):
             raise ValueError("it holds no object")
         return found
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise _strange(path, error) from None
 
 
@@ -154,8 +154,8 @@ def read_result(path: Path) -> Result:
         Refused: it is not there, not what `train` writes, or of test rows.
     """
     try:
-        return Result.model_validate(read_json(path))
-    except ValidationError as error:
+        return validated(Result, read_json(path))
+    except ValueError as error:
         raise _strange(path, error) from None
 
 
