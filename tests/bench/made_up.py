@@ -20,11 +20,17 @@ TEST_ROWS = 1000
 
 
 def latents(
-    rows: int, dim: int, *, classes: int = 8, tasks: int = 4, name: Name = "task"
+    rows: int,
+    dim: int,
+    *,
+    classes: int = 8,
+    tasks: int = 4,
+    name: Name = "task",
+    test_rows: int = TEST_ROWS,
 ) -> tuple[Data, Scenario]:
-    """`rows` training rows, at least one of each class, and TEST_ROWS test rows (at least as many
-    as classes); values in [0, 1]."""
-    count = rows + max(TEST_ROWS, classes)
+    """`rows` training rows, at least one of each class, and `test_rows` test rows (at least as
+    many as classes); values in [0, 1]."""
+    count = rows + max(test_rows, classes)
     rng = np.random.default_rng(0)
     labels = np.arange(count) % classes
     centres = torch.from_numpy(rng.random((classes, dim), dtype=np.float32))
