@@ -198,7 +198,7 @@ def test_time(
     settings = ["lean", "tuned"] if bench.quick else ["default", "lean", "tuned"]
     mine = ["ours"] if bench.quick else ["ours", "ours, lean"]
     runs: dict[str, list[Ran]] = {name: [] for name in (*mine, *settings)}
-    for repeat in range(1 + (2 if bench.quick else 5)):  # the first is a warm-up
+    for repeat in range(1 + (2 if bench.quick else 3)):  # the first is a warm-up
         folder = tmp_path / str(repeat)
         folder.mkdir()
         found = {"ours": ours.loud(case, folder)}
