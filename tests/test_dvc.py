@@ -33,7 +33,7 @@ LATENT, IMAGE = ("none", "lr"), ("nr",)
 def _dvc(folder: Path, *words: str, fails: bool = False) -> str:
     env = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(
-        words, cwd=folder, env=env, capture_output=True, text=True, timeout=280, check=False
+        words, cwd=folder, env=env, capture_output=True, text=True, timeout=900, check=False
     )
     assert (done.returncode != 0) == fails, done.stdout + done.stderr
     return done.stdout + (done.stderr if fails else "")
