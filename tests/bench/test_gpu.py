@@ -164,6 +164,5 @@ def _run(
 def _seconds(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
-    if DEVICE == "cuda":
-        torch.cuda.synchronize()
+    torch.cuda.synchronize()
     return time.perf_counter() - started
