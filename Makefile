@@ -46,7 +46,7 @@ fix: $(READY)  ## Mend formatting and what lint can mend
 	@ruff format .
 	@ruff check --fix .
 
-bench: $(READY) $(RUNTIMES) $(AVALANCHE)  ## Time the parts (17 to 19 minutes; QUICK=1: 4); writes bench.json
+bench: $(READY) $(RUNTIMES) $(AVALANCHE)  ## Time the parts (about 16 minutes; QUICK=1: 4); writes bench.json
 	@OMP_NUM_THREADS=$$(getconf _NPROCESSORS_ONLN) python -m pytest -m bench -s tests/bench
 
 # What only the benchmark compares with.  Where it cannot be had, its rows are left out.

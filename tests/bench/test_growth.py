@@ -27,7 +27,7 @@ from tests.making import make_crops, make_latents
 pytestmark = pytest.mark.bench
 
 _SIDE = 32
-_ITERS = 100
+_ITERS = 60
 
 
 @lru_cache(1)

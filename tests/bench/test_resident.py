@@ -54,7 +54,7 @@ def test_iterations_from_disk_and_from_memory(bench: Bench, stored: Path, name: 
     """A tenth of the latents' bytes in memory; the second task, its windows read from the page
     cache of the system.  Batch 128, and as many replayed."""
     torch.set_num_threads(threads_for(128 * DIM))
-    iters = 20 if bench.quick else 120
+    iters = 20 if bench.quick else 60
     with Cache(stored) as cache:
         train, test = cache.split_rows("train"), cache.split_rows("test")
         groups = [("a",), ("b",)]

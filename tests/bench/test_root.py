@@ -82,7 +82,7 @@ def test_other_roots_against_the_best_runtime(
     expected, scale = ours(), float(np.abs(ours()).max())
     for other in others.values():
         assert np.abs(other() - expected).max() <= 1e-4 * scale
-    seconds = _in_turn({"ours": ours, **others}, 3 if bench.quick else 7)
+    seconds = _in_turn({"ours": ours, **others}, 3 if bench.quick else 5)
     medians = {k: statistics.median(v) for k, v in seconds.items()}
     best = min(others, key=medians.__getitem__)
     bench.add(

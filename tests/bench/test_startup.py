@@ -85,7 +85,7 @@ def test_first_step_of_training_against_import_torch(bench: Bench, tmp_path: Pat
     until(*TORCH)
     pairs = [
         (until(*given, str(tmp_path / f"run-{k}")), until(*TORCH))
-        for k in range(2 if bench.quick else 7)
+        for k in range(2 if bench.quick else 5)
     ]
     ours, other = ([*column] for column in zip(*pairs, strict=True))
     bench.add(

@@ -75,6 +75,8 @@ def test_an_iteration(bench: Bench, name: str, threads: int, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["lgr", "joint"])
 def test_of_the_others(bench: Bench, name: str, tmp_path: Path) -> None:
+    if bench.quick:
+        pytest.skip("quick")
     compare(bench, name, 1, tmp_path, repeats=7)
 
 
