@@ -34,6 +34,7 @@ def train(
     early_stopping: Annotated[
         int | None, setting(TrainParams, "early_stopping", "--early-stopping")
     ] = None,
+    precision: Annotated[str | None, setting(TrainParams, "precision", "--precision")] = None,
     period: Annotated[float | None, setting(TrainParams, "period", "--period")] = None,
     resident: Annotated[str | None, setting(TrainParams, "resident", "--resident")] = None,
     resident_memory: Annotated[

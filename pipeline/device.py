@@ -23,12 +23,48 @@ def choose(wanted: str) -> str:
             raise Refused(
                 "--device cuda: this machine has no usable GPU. Use --device cpu or auto."
             )
-        # Latents must not depend on the card: full float32, no TF32.
-        torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
     elif wanted != "cpu":
         raise Refused(f"--device must be auto, cpu or cuda, got {wanted!r}.")
+    # Latents must not depend on the machine; `multiply` is for what is learnt from them.
+    torch.set_float32_matmul_precision("highest")
     return wanted
+
+
+_MADE_FOR = {"tf32": "cuda", "bf16": "cpu"}
+_CALLED = {"cuda": "a GPU", "cpu": "a processor"}
+_OF_TORCH = {"fp32": "highest", "tf32": "high", "bf16": "medium"}
+
+
+def multiply(precision: str, device: str) -> None:
+    """From now on, matrix products of float32 with factors rounded to this `precision`: "fp32"
+    (not at all), "tf32" (10 bits behind the point), "bf16" (7 bits).  Sums, and whatever is no
+    matrix product, stay float32.
+
+    Raises:
+        Refused: the device, "cpu" or "cuda", has no such products.
+    """
+    meant = _MADE_FOR.get(precision, device)
+    if meant != device:
+        other = next(name for name, its in _MADE_FOR.items() if its == device)
+        raise Refused(
+            f"--precision {precision} is for {_CALLED[meant]}; this run is on {_CALLED[device]}: "
+            f"use --precision {other} or fp32."
+        )
+    torch.set_float32_matmul_precision(_OF_TORCH[precision])
+    if precision != "fp32" and not _rounds(device):
+        torch.set_float32_matmul_precision("highest")
+        raise Refused(
+            f"--precision {precision}: {_CALLED[device]} of this kind multiplies nothing but "
+            "fp32. Leave the option out."
+        )
+
+
+def _rounds(device: str) -> bool:
+    """Whether products are made with rounded factors: 1 + 2^-12 is then 1."""
+    side = 256
+    factor = torch.full((side, side), 1 + 2.0**-12, device=device)
+    return bool((factor @ factor == side).all())
 
 
 _WEIGHTS_A_THREAD = 200_000

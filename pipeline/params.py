@@ -139,6 +139,9 @@ class TrainParams(_Section):
     early_stopping: int = Field(default=0, ge=0)
     """End a task after so many checks, one each 50 iterations, without a better accuracy on its
     validation rows (0: never); needs --validation above 0"""
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    """Factors of matrix products; tf32 (on a GPU) and bf16 (on processors that have it; pays from
+    a batch of 128 on) round them: faster, and figures are others"""
     period: float = Field(default=0.1, gt=0, le=60, allow_inf_nan=False)
     """Seconds between two samples of memory and GPU"""
     resident: Literal["auto", "ram", "gpu", "disk"] = "auto"
@@ -220,8 +223,11 @@ _RESIDENT = ("resident", "resident_memory")
 
 def deciding(train: Mapping[str, Any]) -> dict[str, Any]:
     """Of the settings of `train`, those that decide a figure.  Where latents are decides none, but
-    that batches from disk come in an order of their own."""
+    that batches from disk come in an order of their own.  Full precision is not told: runs of
+    before there was a choice have none."""
     free = {"period"} if train.get("resident") == "disk" else {"period", *_RESIDENT}
+    if train.get("precision") == "fp32":
+        free |= {"precision"}
     return {name: value for name, value in train.items() if name not in free}
 
 

@@ -146,6 +146,7 @@ def study(
         "iters": train.iters,
         "batch_size": train.batch_size,
         "lr": train.lr,
+        "precision": train.precision,
     }
 
 

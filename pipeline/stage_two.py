@@ -30,6 +30,7 @@ from pipeline.caches.match import Said, refuse_other
 from pipeline.caches.places import place
 from pipeline.checkpoints import Checkpoints
 from pipeline.console import progress, say
+from pipeline.device import multiply
 from pipeline.events import Events, need_tensorboard
 from pipeline.params import Params, TrainParams, parse_seeds
 from pipeline.resident import Resident, bulk_bytes, choose, latent_bytes, load
@@ -79,6 +80,7 @@ def train(params: Params, strategy: str, cache: Where, out: Path, how: TrainHow)
     at_once = min(how.jobs, len(parse_seeds(params.train.seeds)))
     seeds_at_once.refuse(at_once, how.device, params.train.resident)
     seeds_at_once.alone(at_once)
+    multiply(params.train.precision, how.device)
     with Meter(params.train.period, how.device) as meter, meter.phase("load"):
         loaded = _load(cache, params.train, how, module)
     say(loaded.resident.sentence())

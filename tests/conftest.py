@@ -30,11 +30,13 @@ PER_CLASS = 12  # three subjects: two train, one test
 
 
 @pytest.fixture(autouse=True)
-def _denormals() -> Iterator[None]:
-    """Training turns them to nought for as long as its process lives, as other tests' must not."""
+def _arithmetic() -> Iterator[None]:
+    """Training turns denormals to nought, and rounds products if asked to, for as long as its
+    process lives, as other tests' must not."""
     yield
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_flush_denormal(False)
+        torch.set_float32_matmul_precision("highest")
 
 
 @pytest.fixture(scope="session")

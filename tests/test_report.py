@@ -325,6 +325,7 @@ def test_the_heading_says_what_was_unusual(tmp_path: Path) -> None:
         ("iters", 20),
         ("batch_size", 8),
         ("lr", 0.1),
+        ("precision", "bf16"),
         ("class_order", ["b", "a", "c"]),
         ("task_classes", [["a"], ["b", "c"]]),
         ("cache_fingerprint", "g"),

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from cache.errors import Refused
+from pipeline.device import multiply
 from pipeline.events import Events
 from stages.train.adam import Adam
 from stages.train.meter import Meter
@@ -78,6 +80,38 @@ def test_of_the_others(bench: Bench, name: str, tmp_path: Path) -> None:
     if bench.quick:
         pytest.skip("quick")
     compare(bench, name, 1, tmp_path, repeats=7)
+
+
+@pytest.mark.parametrize("name", ["none", "lr", "lgr+d"])
+def test_rounded_products(bench: Bench, name: str, tmp_path: Path) -> None:
+    """`--precision bf16`, where the processor has it."""
+    if bench.quick:
+        pytest.skip("quick")
+
+    def at(precision: str) -> Callable[[], None]:
+        def learn() -> None:
+            multiply(precision, "cpu")
+            run()
+
+        return learn
+
+    try:
+        multiply("bf16", "cpu")
+    except Refused as why:
+        pytest.skip(str(why))
+    multiply("fp32", "cpu")
+    with processor(2):
+        run, _ = ready(name, tmp_path / "log.jsonl")
+        bench.compare(
+            f"{name}, --precision bf16, 2 threads",
+            at("bf16"),
+            at("fp32"),
+            against="--precision fp32",
+            equal="weights at the start, batches",
+            aim="-",
+            repeats=5,
+        )
+    multiply("fp32", "cpu")
 
 
 def test_what_denormal_moments_cost(bench: Bench) -> None:

@@ -131,6 +131,8 @@ class Run(Part):
     iters: Count
     batch_size: Count
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    """Of the factors of matrix products."""
     runs: Many[SeedRun] = Field(min_length=1)
     label: Text = ""
     """Its name in tables: the strategy, and the options in which variants of it differ.  This and
@@ -183,7 +185,7 @@ class Run(Part):
         names = (
             "dataset", "backbone", "weights", "scenario", "protocol", "evaluated_on", "validation",
             "tasks", "class_order", "task_classes", "cache_fingerprint", "cache_content", "iters",
-            "batch_size", "lr",
+            "batch_size", "lr", "precision",
         )  # fmt: skip
         key = {name: getattr(self, name) for name in names}
         if self.about is not None:

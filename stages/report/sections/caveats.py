@@ -246,6 +246,8 @@ def differing(study: Study, beside: Published) -> Iterator[str]:
         yield f"activation {quoted(activation)}, published sigmoid"
     if run.evaluated_on == "validation":
         yield "accuracies of validation rows, published of test rows"
+    if run.precision != "fp32":
+        yield f"{run.precision} products, published fp32"
     for one in study.runs:
         yield from _options(one, theirs)
 

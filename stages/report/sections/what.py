@@ -124,6 +124,8 @@ def _of_training(study: Study) -> Iterator[tuple[str, str]]:
         yield "Put aside", f"{100 * run.validation:g} % of the training rows, for choosing"
     if run.evaluated_on == "validation":
         yield "Accuracies", "**of validation rows, not of test rows**"
+    if run.precision != "fp32":
+        yield "Matrix products", f"**{run.precision}**: their factors are rounded"
     yield "Protocol", _PROTOCOLS[run.protocol]
     yield "Seeds", by_value(study, _seeds)
     yield "Machine", by_value(study, _machine)

@@ -17,7 +17,7 @@ Row = Mapping[str, object]
 
 _ABOUT = (
     "dataset", "backbone", "weights", "scenario", "protocol", "evaluated_on", "validation",
-    "tasks", "iters", "batch_size", "lr", "cache_fingerprint", "cache_content",
+    "tasks", "iters", "batch_size", "lr", "precision", "cache_fingerprint", "cache_content",
 )  # fmt: skip
 _COLUMNS: tuple[Column, ...] = (*results("task"), BALANCED, *COSTS)
 _SUMS = ("memory_bytes", "macs_per_iteration")

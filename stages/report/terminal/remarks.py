@@ -26,6 +26,8 @@ def heading(run: Run) -> str:
         parts.append(f"**accuracies of validation rows** ({aside})")
     elif run.validation:
         parts.append(f"{aside} put aside for choosing")
+    if run.precision != "fp32":
+        parts.append(f"**{run.precision} products**")
     if run.protocol == "released":
         parts.append("**released protocol**")
     return " · ".join(parts)
@@ -35,6 +37,7 @@ def short_heading(run: Run) -> str:
     """The same for the legend of a figure."""
     words = [run.dataset, run.backbone, f"{run.scenario}-incremental, {run.tasks} tasks"]
     words += ["validation rows"] * (run.evaluated_on == "validation")
+    words += [f"{run.precision} products"] * (run.precision != "fp32")
     words += ["released protocol"] * (run.protocol == "released")
     return ", ".join(words)
 

@@ -1,0 +1,128 @@
+"""`--precision`: what is rounded, what it is recorded as, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cache.errors import Refused
+from pipeline import device
+from pipeline.params import TrainParams, deciding
+from tests.command import Run
+from tests.making import make_cache
+from tests.test_resident_runs import trained, words
+
+DIM = 256
+
+
+def _products(precision: str) -> torch.Tensor:
+    left, right = torch.rand(2, DIM, DIM, generator=torch.Generator().manual_seed(0))
+    device.choose("cpu")
+    device.multiply(precision, "cpu")
+    return left @ right
+
+
+def _has_bf16() -> bool:
+    try:
+        device.multiply("bf16", "cpu")
+    except Refused:
+        return False
+    finally:
+        device.choose("cpu")
+    return True
+
+
+needs_bf16 = pytest.mark.skipif(not _has_bf16(), reason="this processor multiplies no bf16")
+
+
+@pytest.fixture(scope="module")
+def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes, half a deviation apart in each of 256 values."""
+    values = np.random.default_rng(0).normal(0, 1, (600, DIM))
+    values += 0.5 * (np.arange(600) % 2)[:, None]
+    out = tmp_path_factory.mktemp("precision") / "latents"
+    make_cache(out, "zarr", values.astype(np.float32), shard_rows=512)
+    return out
+
+
+@needs_bf16
+def test_factors_are_rounded_and_sums_are_not() -> None:
+    """bf16 has 8 significant bits: a product of two rounded factors is off by 2^-8 at the most,
+    but a sum of 256 in bf16 would be off by far more than its parts on average."""
+    left, right = torch.rand(2, DIM, DIM, generator=torch.Generator().manual_seed(0))
+    full, rounded = _products("fp32"), _products("bf16")
+    by_hand = (left.bfloat16().double() @ right.bfloat16().double()).float()
+    assert not torch.equal(full, rounded)
+    assert torch.allclose(rounded, by_hand, rtol=1e-5)
+    assert torch.allclose(full, (left.double() @ right.double()).float(), rtol=1e-5)
+
+
+@needs_bf16
+def test_a_device_that_is_chosen_multiplies_in_full() -> None:
+    """Each command chooses: what one has rounded, another in the same process does not."""
+    full = _products("fp32")
+    device.multiply("bf16", "cpu")
+    device.choose("cpu")
+    left, right = torch.rand(2, DIM, DIM, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(left @ right, full)
+
+
+@pytest.mark.parametrize(
+    ("precision", "on", "says"),
+    [
+        ("tf32", "cpu", "tf32 is for a GPU; this run is on a processor: use --precision bf16"),
+        ("bf16", "cuda", "bf16 is for a processor; this run is on a GPU: use --precision tf32"),
+    ],
+)
+def test_each_device_has_its_own(precision: str, on: str, says: str) -> None:
+    with pytest.raises(Refused, match=says):
+        device.multiply(precision, on)
+
+
+def test_a_processor_without_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would silently be as slow and as exact as before."""
+    monkeypatch.setattr(device, "_rounds", lambda _: False)
+    with pytest.raises(Refused, match="a processor of this kind multiplies nothing but fp32"):
+        device.multiply("bf16", "cpu")
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def _top(out: Path) -> torch.Tensor:
+    """All that answers after the last task."""
+    (path,) = out.glob("checkpoints/seed-*/task-2.safetensors")
+    return torch.cat([t.flatten().float() for t in load_file(path).values()])
+
+
+@needs_bf16
+def test_a_run_says_its_precision_and_goes_on_in_no_other(
+    here: Run, latents: Path, tmp_path: Path
+) -> None:
+    run, plain, _ = trained(here, *words(latents, tmp_path / "fp32"))
+    _, again, _ = trained(here, *words(latents, tmp_path / "said", "--precision", "fp32"))
+    assert (run["train"]["precision"], plain["precision"]) == ("fp32", "fp32")
+    assert again == plain
+    given = words(latents, tmp_path / "bf16", "--precision", "bf16")
+    run, rounded, _ = trained(here, *given)
+    assert (run["train"]["precision"], rounded["precision"]) == ("bf16", "bf16")
+    assert abs(_accuracy(rounded) - _accuracy(plain)) < 0.05
+    assert not torch.equal(_top(tmp_path / "bf16"), _top(tmp_path / "fp32"))
+    other = here(*words(latents, tmp_path / "bf16", "--resume"))
+    assert other.returncode == 2
+    assert "precision" in other.stderr
+    assert here(*given, "--resume").returncode == 0
+
+
+def _accuracy(metrics: dict[str, Any]) -> float:
+    return float(metrics["average_accuracy_mean"])
+
+
+def test_full_precision_decides_as_before_there_was_a_choice() -> None:
+    """Interrupted runs and sweeps of then go on."""
+    full = TrainParams().model_dump()
+    assert "precision" not in deciding(full)
+    assert deciding({**full, "precision": "bf16"})["precision"] == "bf16"
