@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -58,6 +60,17 @@ def multiply(precision: str, device: str) -> None:
             f"--precision {precision}: {_CALLED[device]} of this kind multiplies nothing but "
             "fp32. Leave the option out."
         )
+
+
+@contextmanager
+def unrounded() -> Iterator[None]:
+    """In here products are those of fp32, whatever they were."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _rounds(device: str) -> bool:

@@ -21,10 +21,18 @@ DIM = 256
 
 
 def _products(precision: str) -> torch.Tensor:
-    left, right = torch.rand(2, DIM, DIM, generator=torch.Generator().manual_seed(0))
     device.choose("cpu")
     device.multiply(precision, "cpu")
-    return left @ right
+    return _product()
+
+
+def _product() -> torch.Tensor:
+    left, right = _factors()
+    return torch.mm(left, right)
+
+
+def _factors() -> torch.Tensor:
+    return torch.rand(2, DIM, DIM, generator=torch.Generator().manual_seed(0))
 
 
 def _has_bf16() -> bool:
@@ -52,9 +60,8 @@ def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @needs_bf16
 def test_factors_are_rounded_and_sums_are_not() -> None:
-    """bf16 has 8 significant bits: a product of two rounded factors is off by 2^-8 at the most,
-    but a sum of 256 in bf16 would be off by far more than its parts on average."""
-    left, right = torch.rand(2, DIM, DIM, generator=torch.Generator().manual_seed(0))
+    """Rounded by hand, and multiplied in float64."""
+    left, right = _factors()
     full, rounded = _products("fp32"), _products("bf16")
     by_hand = (left.bfloat16().double() @ right.bfloat16().double()).float()
     assert not torch.equal(full, rounded)
@@ -68,8 +75,16 @@ def test_a_device_that_is_chosen_multiplies_in_full() -> None:
     full = _products("fp32")
     device.multiply("bf16", "cpu")
     device.choose("cpu")
-    left, right = torch.rand(2, DIM, DIM, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(left @ right, full)
+    assert torch.equal(_product(), full)
+
+
+@needs_bf16
+def test_a_root_is_run_in_full() -> None:
+    """Its latents must be those of the cache."""
+    full, rounded = _products("fp32"), _products("bf16")
+    with device.unrounded():
+        assert torch.equal(_product(), full)
+    assert torch.equal(_product(), rounded)
 
 
 @pytest.mark.parametrize(
