@@ -117,6 +117,8 @@ def sweep(
         form, latents = settled(settings, device, manifest, path_of(given, "crops"))
         words.append(f"--resident={form}")
         points = plan(grids, words, reader.settings)
+        if dask_scheduler is None:
+            devices.refuse_precisions((p.settings.flat()["precision"] for p in points), device)
         reader.check_tasks(points, opened)
     jobs = jobs or work.default_jobs(device, threads)
     how = work.SweepHow(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 import torch
 
 from cache.errors import Refused
+from stages.train.products import unrounded
 
 
 def choose(wanted: str) -> str:
@@ -41,7 +41,8 @@ _OF_TORCH = {"fp32": "highest", "tf32": "high", "bf16": "medium"}
 def multiply(precision: str, device: str) -> None:
     """From now on, matrix products of float32 with factors rounded to this `precision`: "fp32"
     (not at all), "tf32" (10 bits behind the point), "bf16" (7 bits).  Sums, and whatever is no
-    matrix product, stay float32.
+    matrix product, stay float32, and so do products that torch finds too small (32768
+    multiplications and fewer): a row's answer may depend on how many are answered with it.
 
     Raises:
         Refused: the device, "cpu" or "cuda", has no such products.
@@ -62,15 +63,15 @@ def multiply(precision: str, device: str) -> None:
         )
 
 
-@contextmanager
-def unrounded() -> Iterator[None]:
-    """In here products are those of fp32, whatever they were."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+def refuse_precisions(precisions: Iterable[str], device: str) -> None:
+    """Before anything is run with them.
+
+    Raises:
+        Refused: as `multiply`.
+    """
+    with unrounded():
+        for precision in dict.fromkeys(precisions):
+            multiply(precision, device)
 
 
 def _rounds(device: str) -> bool:

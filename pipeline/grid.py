@@ -49,7 +49,13 @@ class Settings(BaseModel):
 
     def flat(self, *, options: bool = True) -> dict[str, Any]:
         """By the names that they have on the command line."""
-        both = {"strategy": self.strategy, **self.train, **(self.options if options else {})}
+        full = {"precision": "fp32"}  # which `deciding` does not tell
+        both = {
+            "strategy": self.strategy,
+            **full,
+            **self.train,
+            **(self.options if options else {}),
+        }
         return {name.replace("_", "-"): value for name, value in both.items()}
 
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from cache.errors import CacheMismatchError, Refused
 from cache.reader import Cache
 from cache.source import Place
-from pipeline.device import unrounded
 from stages.extract.backbones import cost
 from stages.extract.recover import move, recover, refuse_other_latents
+from stages.train.products import unrounded
 from stages.train.strategy import Images
 
 _CHECKED = 32
@@ -61,10 +61,10 @@ def load_images(
         )
     channels = 1 if tap.grey else 3
 
+    @unrounded()  # as the cache was made
     @torch.no_grad()  # not inference mode: the top learns from what comes out
     def through(pixels: torch.Tensor) -> torch.Tensor:
-        with unrounded():  # as the cache was made
-            return root.latents(pixels.view(-1, channels, side, side))
+        return root.latents(pixels.view(-1, channels, side, side))
 
     def pixels(of: torch.Tensor) -> torch.Tensor:
         return root.pixels(of).flatten(1)

@@ -140,8 +140,8 @@ class TrainParams(_Section):
     """End a task after so many checks, one each 50 iterations, without a better accuracy on its
     validation rows (0: never); needs --validation above 0"""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    """Factors of matrix products; tf32 (on a GPU) and bf16 (on processors that have it; pays from
-    a batch of 128 on) round them: faster, and figures are others"""
+    """Factors of matrix products; tf32 (on a GPU) and bf16 (on processors that have it) round
+    them: faster where batches and networks are large, and figures are others"""
     period: float = Field(default=0.1, gt=0, le=60, allow_inf_nan=False)
     """Seconds between two samples of memory and GPU"""
     resident: Literal["auto", "ram", "gpu", "disk"] = "auto"

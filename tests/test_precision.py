@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 from cache.errors import Refused
+from cache.reader import Cache
 from pipeline import device
+from pipeline.image_root import load_images
 from pipeline.params import TrainParams, deciding
+from stages.extract.root import Root
+from stages.train import components
 from tests.command import Run
 from tests.making import make_cache
 from tests.test_resident_runs import trained, words
@@ -49,7 +54,7 @@ needs_bf16 = pytest.mark.skipif(not _has_bf16(), reason="this processor multipli
 
 
 @pytest.fixture(scope="module")
-def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def vectors(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two classes, half a deviation apart in each of 256 values."""
     values = np.random.default_rng(0).normal(0, 1, (600, DIM))
     values += 0.5 * (np.arange(600) % 2)[:, None]
@@ -79,12 +84,35 @@ def test_a_device_that_is_chosen_multiplies_in_full() -> None:
 
 
 @needs_bf16
-def test_a_root_is_run_in_full() -> None:
-    """Its latents must be those of the cache."""
-    full, rounded = _products("fp32"), _products("bf16")
-    with device.unrounded():
-        assert torch.equal(_product(), full)
-    assert torch.equal(_product(), rounded)
+def test_some_products_stay_in_full() -> None:
+    """Components of real latents are the same, whatever a run's products are."""
+    rows = torch.rand(100, DIM, generator=torch.Generator().manual_seed(0)) - 0.5
+    device.multiply("bf16", "cpu")
+    axes = components.fit(rows, 4)
+    found, rounded = (axes.axes, axes.scores(rows)), _product()
+    device.choose("cpu")
+    again = components.fit(rows, 4)
+    assert torch.equal(found[0], again.axes)
+    assert torch.equal(found[1], again.scores(rows))
+    assert not torch.equal(rounded, _product())
+
+
+def test_a_root_is_run_in_full(latents: Path, crops: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes out is compared with the cache, and learnt with it."""
+    plain, seen = Root.latents, list[str]()
+
+    def latents_of(self: Root, pixels: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.get_float32_matmul_precision())
+        return plain(self, pixels)
+
+    monkeypatch.setattr(device, "_rounds", lambda _: True)
+    monkeypatch.setattr(Root, "latents", latents_of)
+    device.multiply("bf16", "cpu")
+    with Cache(latents) as cache:
+        images, pictures = load_images(cache, cache.bulk("float32"), crops, None, "cpu")
+    images.root(images.pixels(pictures[:2]))
+    assert seen == ["highest"] * 2
+    assert torch.get_float32_matmul_precision() == "medium"
 
 
 @pytest.mark.parametrize(
@@ -109,27 +137,61 @@ def test_a_processor_without_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
 
 def _top(out: Path) -> torch.Tensor:
     """All that answers after the last task."""
-    (path,) = out.glob("checkpoints/seed-*/task-2.safetensors")
+    path = out / "checkpoints" / "seed-3" / "task-2.safetensors"
     return torch.cat([t.flatten().float() for t in load_file(path).values()])
 
 
-@needs_bf16
 def test_a_run_says_its_precision_and_goes_on_in_no_other(
-    here: Run, latents: Path, tmp_path: Path
+    here: Run, vectors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, plain, _ = trained(here, *words(latents, tmp_path / "fp32"))
-    _, again, _ = trained(here, *words(latents, tmp_path / "said", "--precision", "fp32"))
+    monkeypatch.setattr(device, "_rounds", lambda _: True)
+    run, plain, _ = trained(here, *words(vectors, tmp_path / "fp32"))
     assert (run["train"]["precision"], plain["precision"]) == ("fp32", "fp32")
-    assert again == plain
-    given = words(latents, tmp_path / "bf16", "--precision", "bf16")
+    given = words(vectors, tmp_path / "bf16", "--precision", "bf16")
     run, rounded, _ = trained(here, *given)
     assert (run["train"]["precision"], rounded["precision"]) == ("bf16", "bf16")
-    assert abs(_accuracy(rounded) - _accuracy(plain)) < 0.05
-    assert not torch.equal(_top(tmp_path / "bf16"), _top(tmp_path / "fp32"))
-    other = here(*words(latents, tmp_path / "bf16", "--resume"))
+    other = here(*words(vectors, tmp_path / "bf16", "--resume"))
     assert other.returncode == 2
     assert "precision" in other.stderr
     assert here(*given, "--resume").returncode == 0
+
+
+@needs_bf16
+def test_a_run_is_rounded_whatever_the_seeds_at_once(
+    here: Run, vectors: Path, tmp_path: Path
+) -> None:
+    _, plain, _ = trained(here, *words(vectors, tmp_path / "fp32"))
+    rounded = ("--precision", "bf16", "--seeds", "3-4", "--threads", 1)
+    _, found, _ = trained(here, *words(vectors, tmp_path / "bf16", *rounded))
+    assert abs(_accuracy(found) - _accuracy(plain)) < 0.05
+    assert not torch.equal(_top(tmp_path / "bf16"), _top(tmp_path / "fp32"))
+    trained(here, *words(vectors, tmp_path / "both", *rounded, "--jobs", 2))
+    assert torch.equal(_top(tmp_path / "bf16"), _top(tmp_path / "both"))
+
+
+def test_a_sweep_is_refused_before_it_begins(
+    here: Run, vectors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ("sweep", "--strategy", "none", "--cache", vectors, "--out", tmp_path / "s")
+    given += ("--device", "cpu", "--scenario", "class", "--tasks", 2)
+    done = here(*given, "--grid", "iters=2,3", "--precision", "tf32")
+    assert done.returncode == 2
+    assert "tf32 is for a GPU" in " ".join(done.stderr.split())
+    monkeypatch.setattr(device, "_rounds", lambda _: False)
+    done = here(*given, "--grid", "precision=fp32,bf16")
+    assert done.returncode == 2
+    assert "multiplies nothing but fp32" in " ".join(done.stderr.split())
+    assert not (tmp_path / "s").exists()
+
+
+@needs_bf16
+def test_a_sweep_may_vary_it(here: Run, vectors: Path, tmp_path: Path) -> None:
+    given = ("sweep", "--strategy", "none", "--cache", vectors, "--out", tmp_path / "s")
+    given += ("--device", "cpu", "--scenario", "class", "--tasks", 2, "--iters", 3, "--seeds", 3)
+    done = here(*given, "--grid", "precision=fp32,bf16")
+    assert done.returncode == 0, done.stderr
+    made = {json.loads(f.read_text())["precision"] for f in (tmp_path / "s").rglob("metrics.json")}
+    assert made == {"fp32", "bf16"}
 
 
 def _accuracy(metrics: dict[str, Any]) -> float:

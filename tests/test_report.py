@@ -17,6 +17,7 @@ from cache.errors import Refused
 from stages.report.reading.find import find_studies
 from stages.report.reading.runs import Study
 from stages.report.terminal.flat import curves_csv, table_csv
+from stages.report.terminal.remarks import short_heading
 from stages.report.terminal.table import markdown
 from tests.command import Run
 
@@ -302,7 +303,8 @@ def test_the_heading_says_what_was_unusual(tmp_path: Path) -> None:
     write(tmp_path / "b", "none", [0.5], evaluated_on="validation", validation=0.25)
     write(tmp_path / "c", "none", [0.5], validation=0.25)
     write(tmp_path / "d", "none", [0.5], protocol="released")
-    heads = [markdown([one(tmp_path / name)]).splitlines()[0] for name in "abcd"]
+    write(tmp_path / "e", "none", [0.5], precision="bf16")
+    heads = [markdown([one(tmp_path / name)]).splitlines()[0] for name in "abcde"]
     assert heads[0] == (
         "**drawn, vgg16, weights: random (seed 0, calibrated)** · task-incremental, 3 classes in 2 "
         "tasks · 10 iterations a task, batch 4, learning rate 0.0001"
@@ -310,6 +312,8 @@ def test_the_heading_says_what_was_unusual(tmp_path: Path) -> None:
     assert heads[1] == f"{heads[0]} · **accuracies of validation rows** (25 % of the training rows)"
     assert heads[2] == f"{heads[0]} · 25 % of the training rows put aside for choosing"
     assert heads[3] == f"{heads[0]} · **released protocol**"
+    assert heads[4] == f"{heads[0]} · **bf16 products**"
+    assert short_heading(one(tmp_path / "e").first).endswith("2 tasks, bf16 products")
 
 
 @pytest.mark.parametrize(

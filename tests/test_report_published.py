@@ -193,8 +193,10 @@ def test_the_released_buffer_has_the_fault_too(tmp_path: Path) -> None:
 
 
 def test_settings_that_differ_are_told(tmp_path: Path) -> None:
-    text = words(made(study(tmp_path, "ckplus", "vgg16", "none", "lgr", classes=FACES)))
+    own = {"classes": FACES, "precision": "tf32"}
+    text = words(made(study(tmp_path, "ckplus", "vgg16", "none", "lgr", **own)))
     assert "iterations a task 500, published 2,000" in text
+    assert "tf32 products, published fp32" in text
     assert "test rows 288, published 264" in text
     assert "tasks anger, happiness; sadness, surprise" in text
     assert "batch" not in text.split("settings differ")[1].split("\n")[0]

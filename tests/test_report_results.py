@@ -294,6 +294,14 @@ def test_data_root_and_machine(tmp_path: Path) -> None:
     assert not any(isinstance(block, Figure) for block in every(section))  # equal bars
 
 
+def test_rounded_products_are_said(tmp_path: Path) -> None:
+    write_run(tmp_path / "a" / "none", Made("none"))
+    write_run(tmp_path / "b" / "none", Made("none", changes={"precision": "bf16"}))
+    plain, rounded = (facts(what.section(one(tmp_path / name), "")) for name in "ab")
+    assert rounded.pop("Matrix products") == "**bf16**: their factors are rounded"
+    assert rounded == plain
+
+
 def test_old_runs_say_what_is_not_recorded(tmp_path: Path) -> None:
     write_run(tmp_path / "none", Made("none", recorded=False, about=None))
     section = what.section(one(tmp_path), "")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from stages.train.products import unrounded
+
 _NOUGHT = 1e-10
 """Of the largest: a share of the variance that is rounding."""
 
@@ -19,11 +21,13 @@ class Components:
     explained: Tensor
     """float32 (k,), share of the variance of the rows that were fitted; nought without any."""
 
+    @unrounded()
     def scores(self, x: Tensor) -> Tensor:
         """Centred rows (n, D) -> float32 (n, k)."""
         return x @ self.axes
 
 
+@unrounded()
 def fit(x: Tensor, most: int) -> Components:
     """`x`: centred rows float32 (n, D), n at least 1; the first `most` components, fewer where
     there are fewer rows or values.

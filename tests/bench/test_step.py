@@ -107,7 +107,7 @@ def test_rounded_products(bench: Bench, name: str, tmp_path: Path) -> None:
             at("bf16"),
             at("fp32"),
             against="--precision fp32",
-            equal="weights at the start, batches",
+            equal="batches, networks; one goes on from the other's weights",
             aim="-",
             repeats=5,
         )
