@@ -41,8 +41,8 @@ _OF_TORCH = {"fp32": "highest", "tf32": "high", "bf16": "medium"}
 def multiply(precision: str, device: str) -> None:
     """From now on, matrix products of float32 with factors rounded to this `precision`: "fp32"
     (not at all), "tf32" (10 bits behind the point), "bf16" (7 bits).  Sums, and whatever is no
-    matrix product, stay float32, and so do products that torch finds too small (32768
-    multiplications and fewer): a row's answer may depend on how many are answered with it.
+    matrix product, stay float32, and so do products that torch finds too small (on a processor
+    32768 multiplications and fewer): a row's answer may depend on how many are answered with it.
 
     Raises:
         Refused: the device, "cpu" or "cuda", has no such products.
